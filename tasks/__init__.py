@@ -1,0 +1,29 @@
+"""The contract: what a producer imports to submit strategies and to understand results."""
+
+from __future__ import annotations
+
+from tasks.client import StrategyClient, Submission, SubmissionState
+from tasks.models import (
+    ErrorDetail,
+    ExecutionLimits,
+    ExecutionMetrics,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    Violation,
+)
+from tasks.settings import Settings
+
+__all__ = [
+    "ErrorDetail",
+    "ExecutionLimits",
+    "ExecutionMetrics",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "ExecutionStatus",
+    "Settings",
+    "StrategyClient",
+    "Submission",
+    "SubmissionState",
+    "Violation",
+]

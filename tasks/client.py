@@ -1,0 +1,343 @@
+"""What a producer calls: submit a strategy, follow it, get its result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import redis.exceptions
+from celery import states
+from kombu.exceptions import OperationalError
+
+from tasks.app import STRATEGY_EXECUTION, create_app
+from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest
+from tasks.models import ErrorDetail, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.results import QUEUED, ResultStore
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+
+    from pydantic import JsonValue
+
+__all__ = ["StrategyClient", "Submission", "SubmissionState"]
+
+#: Message header with the producer's clock (seconds since the epoch), from which workers tell the wait in the queue.
+SUBMITTED_AT = "stratbox_submitted_at"
+#: One quick second try; then the caller is told.
+PUBLISH_RETRY = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.2}
+LOWEST_PRIORITY = 9
+
+
+class SubmissionState(StrEnum):
+    """Where a submission stands that has no result yet."""
+
+    #: In Redis, no worker has started it.
+    QUEUED = "queued"
+    RUNNING = "running"
+    #: The infrastructure failed; it will be tried again.
+    RETRYING = "retrying"
+    #: The infrastructure failed for good; `result()` says how.
+    LOST = "lost"
+
+
+_STATES = {
+    QUEUED: SubmissionState.QUEUED,
+    states.PENDING: SubmissionState.QUEUED,
+    states.RECEIVED: SubmissionState.QUEUED,
+    states.STARTED: SubmissionState.RUNNING,
+    states.RETRY: SubmissionState.RETRYING,
+    states.FAILURE: SubmissionState.LOST,
+}
+
+
+@contextlib.contextmanager
+def _redis_errors() -> Iterator[None]:
+    try:
+        yield
+    except (redis.exceptions.RedisError, OperationalError, OSError, RuntimeError) as exc:
+        # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
+        if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):
+            raise
+        reason = str(exc.__cause__ or exc).splitlines()[0]
+        msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
+        raise BrokerUnavailable(msg) from exc
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One strategy on its way. Awaiting it gives its result."""
+
+    id: str
+    _client: StrategyClient = field(repr=False)
+
+    def status(self) -> SubmissionState | ExecutionStatus:
+        """Return where it stands: a state on the way, or how it ended.
+
+        Raises:
+            UnknownSubmission: no such id.
+            BrokerUnavailable: Redis does not answer.
+        """
+        meta = self._client.meta(self.id)
+        if meta["status"] in _STATES:
+            return _STATES[meta["status"]]
+        return _result_of(self.id, meta).status
+
+    def result(self, timeout: float | None = None) -> ExecutionResult:
+        """Return the result, waiting for it up to `timeout` seconds; None waits for ever.
+
+        Raises:
+            ResultTimeout: it had not ended by then.
+            ExecutionLost: the infrastructure failed for good.
+            UnknownSubmission: no such id.
+            BrokerUnavailable: Redis does not answer.
+        """
+        return _result_of(self.id, self._client.wait(self.id, timeout))
+
+    async def result_async(self, timeout: float | None = None) -> ExecutionResult:  # noqa: ASYNC109  # as in result()
+        """Do what `result` does without blocking the event loop."""
+        return _result_of(self.id, await self._client.wait_async(self.id, timeout))
+
+    def __await__(self) -> Generator[Any, None, ExecutionResult]:
+        """Wait for the result."""
+        return self.result_async().__await__()
+
+    def cancel(self) -> bool:
+        """End it wherever it is; False when it had ended already.
+
+        Raises:
+            UnknownSubmission: no such id.
+            BrokerUnavailable: Redis does not answer.
+        """
+        return self._client.cancel(self.id)
+
+
+class StrategyClient:
+    """Submits strategies through Redis. Safe to share between threads.
+
+    Args:
+        settings: where Redis is; by default what the `STRATBOX_*` variables say.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._app = create_app(self.settings)
+        self._results = ResultStore(self._app, self.settings.redis_url)
+
+    def submit(
+        self,
+        code: str,
+        data: JsonValue = None,
+        *,
+        timeout: float | None = None,
+        user_id: str = "",
+        priority: int = 0,
+        seed: int | None = None,
+    ) -> Submission:
+        """Enqueue one strategy and return at once.
+
+        Args:
+            code: Python source, at most 256 KiB.
+            data: any JSON value, at most 16 MiB as text; None stands for `{}`.
+            timeout: wall clock of the strategy, seconds, at most 60.
+            user_id: whose strategy it is.
+            priority: 0 (first) to 9 (last).
+            seed: for the global random generators; None for a fresh one.
+
+        Raises:
+            InvalidRequest: an argument breaks the contract; nothing was sent.
+            BrokerUnavailable: Redis does not answer; nothing was enqueued.
+        """
+        fields = {"code": code, "data": {} if data is None else data, "timeout": timeout, "user_id": user_id, "seed": seed}
+        return self.submit_request(ExecutionRequest.parse(fields), priority=priority)
+
+    def submit_request(self, request: ExecutionRequest, *, priority: int = 0) -> Submission:
+        """Enqueue one request that is already built; see `submit`."""
+        if not 0 <= priority <= LOWEST_PRIORITY:
+            msg = f"priority: {priority} is not between 0 (first) and {LOWEST_PRIORITY} (last)"
+            raise InvalidRequest(msg)
+        submission = Submission(str(uuid.uuid4()), self)
+        with _redis_errors():
+            self._results.mark_queued(submission.id)
+            try:
+                self._publish(submission.id, request, priority)
+            except BaseException:
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    self._results.forget(submission.id)
+                raise
+        return submission
+
+    def _publish(self, task_id: str, request: ExecutionRequest, priority: int) -> None:
+        # Not send_task(): it would open a subscription for every result, wanted or not.
+        amqp = self._app.amqp
+        message = amqp.as_task_v2(
+            task_id,
+            STRATEGY_EXECUTION,
+            kwargs=request.model_dump(mode="json", exclude_defaults=True),
+            argsrepr="()",
+            kwargsrepr=_summary(request),
+            create_sent_event=self._app.conf.task_send_sent_event,
+        )
+        with self._app.producer_or_acquire() as producer:
+            amqp.send_task_message(
+                producer,
+                STRATEGY_EXECUTION,
+                message,
+                priority=priority,
+                headers={SUBMITTED_AT: time.time()},
+                retry=True,
+                retry_policy=PUBLISH_RETRY,
+            )
+
+    def submission(self, submission_id: str) -> Submission:
+        """Return the handle of an earlier submission; whether it exists shows when it is asked."""
+        return Submission(submission_id, self)
+
+    def meta(self, submission_id: str) -> dict[str, Any]:
+        """Return what Celery recorded of a submission."""
+        with _redis_errors():
+            return self._results.meta(submission_id)
+
+    def wait(self, submission_id: str, timeout: float | None) -> dict[str, Any]:
+        """Return what Celery recorded at the end of a submission, waiting for it."""
+        with _redis_errors():
+            return self._results.wait(submission_id, timeout)
+
+    async def wait_async(self, submission_id: str, timeout: float | None) -> dict[str, Any]:  # noqa: ASYNC109
+        """Do what `wait` does without blocking the event loop."""
+        with _redis_errors():
+            return await self._results.wait_async(submission_id, timeout)
+
+    def cancel(self, submission_id: str) -> bool:
+        """End a submission wherever it is; False when it had ended already.
+
+        A queued one ends with the verdict stored here, which the worker that gets the message honours; a running one is
+        ended by its worker and keeps the output it had.
+        """
+        with _redis_errors():
+            meta = self._results.meta(submission_id)
+            if meta["status"] in states.READY_STATES:
+                return False
+            if meta["status"] == QUEUED:
+                detail = ErrorDetail(type="Cancelled", message="cancelled before it ran")
+                verdict = ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
+                self._results.store_verdict(submission_id, verdict.model_dump(mode="json"))
+            self._app.control.revoke(submission_id, terminate=True)
+        return True
+
+    def map(
+        self,
+        requests: Iterable[ExecutionRequest],
+        *,
+        in_flight: int = 64,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Iterator[ExecutionResult]:
+        """Run many requests and yield their results in the order of the requests.
+
+        Stopping early, or an error, cancels what is still in flight.
+
+        Args:
+            requests: read lazily.
+            in_flight: how many are submitted and not yet yielded, at most.
+            priority: of all of them, 0 (first) to 9 (last).
+            timeout: how long to wait for each result in turn, seconds.
+
+        Raises:
+            ResultTimeout, ExecutionLost, BrokerUnavailable: as `Submission.result`.
+        """
+        waiting: deque[Submission] = deque()
+        try:
+            for request in requests:
+                if len(waiting) >= in_flight:
+                    yield waiting[0].result(timeout)
+                    waiting.popleft()
+                waiting.append(self.submit_request(request, priority=priority))
+            while waiting:
+                yield waiting[0].result(timeout)
+                waiting.popleft()
+        finally:
+            self._abandon(waiting)
+
+    async def submit_async(self, code: str, data: JsonValue = None, **options: Any) -> Submission:
+        """Do what `submit` does without blocking the event loop."""
+        return await asyncio.to_thread(self.submit, code, data, **options)
+
+    async def map_async(
+        self,
+        requests: Iterable[ExecutionRequest],
+        *,
+        in_flight: int = 64,
+        priority: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109  # for each result in turn, as in map()
+    ) -> AsyncIterator[ExecutionResult]:
+        """Do what `map` does without blocking the event loop."""
+        waiting: deque[Submission] = deque()
+        try:
+            for request in requests:
+                if len(waiting) >= in_flight:
+                    yield await waiting[0].result_async(timeout)
+                    waiting.popleft()
+                waiting.append(await asyncio.to_thread(self.submit_request, request, priority=priority))
+            while waiting:
+                yield await waiting[0].result_async(timeout)
+                waiting.popleft()
+        finally:
+            await asyncio.to_thread(self._abandon, waiting)
+
+    def _abandon(self, waiting: Iterable[Submission]) -> None:
+        for submission in waiting:
+            with contextlib.suppress(BrokerUnavailable):
+                submission.cancel()
+
+    def workers(self, timeout: float = 1.0) -> list[str]:
+        """Return the names of the workers that answer within `timeout` seconds.
+
+        Raises:
+            BrokerUnavailable: Redis does not answer.
+        """
+        with _redis_errors():
+            self._app.backend.client.ping()
+            replies = self._app.control.ping(timeout=timeout)
+        return sorted(name for reply in replies for name in reply)
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._app.close()
+        self._app.backend.client.close()
+
+    def __enter__(self) -> StrategyClient:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _summary(request: ExecutionRequest) -> str:
+    """Describe a request for Flower and the logs, without a word of its code or data."""
+    code = request.code.encode()
+    digest = hashlib.sha256(code).hexdigest()[:12]
+    timeout = "default" if request.timeout is None else f"{request.timeout:g} s"
+    return (
+        f"user_id={request.user_id!r}, code=sha256:{digest} ({len(code)} bytes), "
+        f"data={len(request.data_json)} bytes, timeout={timeout}"
+    )
+
+
+def _result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
+    if meta["status"] == states.SUCCESS:
+        return ExecutionResult.model_validate(meta["result"])
+    if meta["status"] == states.REVOKED:
+        detail = ErrorDetail(type="Cancelled", message="revoked before it ran")
+        return ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
+    msg = f"submission {submission_id} was given up by the workers: {meta['result']}"
+    raise ExecutionLost(msg)

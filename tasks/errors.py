@@ -1,0 +1,53 @@
+"""What can go wrong on the producer's side. The worker's own errors continue this tree in `worker.errors`.
+
+StratboxError
+├── InvalidRequest        a field of the request is wrong: fix it, sending it again is no use
+├── BrokerUnavailable     Redis does not answer: nothing was submitted
+├── UnknownSubmission     no such id: mistyped, or its result has expired
+├── ResultTimeout         not finished in the time the caller was willing to wait; it still may
+├── ExecutionLost         the workers gave up on it (infrastructure), after their retries
+├── OutputNotJSON         the strategy's output is not the JSON the caller asked for
+└── SandboxError …        worker side
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrokerUnavailable",
+    "ExecutionLost",
+    "InvalidRequest",
+    "OutputNotJSON",
+    "ResultTimeout",
+    "StratboxError",
+    "UnknownSubmission",
+]
+
+
+class StratboxError(Exception):
+    """Root of every error Stratbox raises on purpose; its text is one line that says what to do."""
+
+
+class InvalidRequest(StratboxError, ValueError):
+    """The request breaks the contract; the text names the field and why."""
+
+
+class BrokerUnavailable(StratboxError):
+    """Redis does not answer."""
+
+
+class UnknownSubmission(StratboxError, KeyError):
+    """No submission with this id is known."""
+
+    __str__ = Exception.__str__  # KeyError's would print the quoted repr of the message
+
+
+class ResultTimeout(StratboxError, TimeoutError):
+    """The execution did not end within the time the caller gave."""
+
+
+class ExecutionLost(StratboxError):
+    """The infrastructure failed and the retries are used up."""
+
+
+class OutputNotJSON(StratboxError, ValueError):
+    """The strategy's output does not hold the JSON asked for."""

@@ -1,0 +1,257 @@
+"""The contract between producers and workers: a request goes in, a result comes back.
+
+Every model is frozen and refuses unknown fields, so that a message from a newer producer fails with a clear line
+instead of being half understood.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, model_validator
+
+from tasks.errors import InvalidRequest, OutputNotJSON
+from tasks.validator import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "MAX_CODE_BYTES",
+    "MAX_DATA_BYTES",
+    "MAX_OUTPUT_BYTES",
+    "MAX_TIMEOUT_SECONDS",
+    "ErrorDetail",
+    "ExecutionLimits",
+    "ExecutionMetrics",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "ExecutionStatus",
+    "Violation",
+    "one_line",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+#: Ceilings of the contract. An operator may set lower ones, a request may ask for less still.
+MAX_CODE_BYTES = 256 * KIB
+MAX_DATA_BYTES = 16 * MIB
+MAX_OUTPUT_BYTES = 1 * MIB
+MAX_TIMEOUT_SECONDS = 60.0
+
+
+class ExecutionStatus(StrEnum):
+    """How an execution ended. Only `succeeded` counts as success."""
+
+    #: The strategy ran to its end and left with exit code 0.
+    SUCCEEDED = "succeeded"
+    #: Refused before any container was spent: by the code policy, or as a malformed request.
+    REJECTED = "rejected"
+    #: It raised, or left with another exit code.
+    FAILED = "failed"
+    #: It was still running at its deadline.
+    TIMED_OUT = "timed_out"
+    #: The kernel killed it, or a process of it, for memory.
+    OUT_OF_MEMORY = "out_of_memory"
+    #: A signal ended it (SIGSEGV, …), or the sandbox died beneath it.
+    CRASHED = "crashed"
+    #: Somebody cancelled it.
+    CANCELLED = "cancelled"
+
+
+class _Contract(BaseModel):
+    # Inputs stay out of error texts: they are somebody's code and data.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ExecutionLimits(_Contract):
+    """What one execution may consume; the defaults are the ceilings the project promises."""
+
+    #: Share of one core, enforced by the kernel's CPU quota.
+    cpus: float = Field(default=0.5, gt=0, le=64)
+    #: Memory without swap, bytes. Below 96 MiB numpy and pandas do not even import.
+    memory_bytes: int = Field(default=256 * MIB, ge=96 * MIB)
+    #: Processes and threads, the runner included.
+    pids: int = Field(default=32, ge=4, le=4096)
+    #: Wall clock from the start of the strategy, seconds.
+    timeout_seconds: float = Field(default=MAX_TIMEOUT_SECONDS, gt=0, le=MAX_TIMEOUT_SECONDS)
+    #: Standard output and standard error together, bytes; the rest is dropped.
+    output_bytes: int = Field(default=MAX_OUTPUT_BYTES, ge=1 * KIB, le=MAX_OUTPUT_BYTES)
+
+
+class ExecutionRequest(_Contract):
+    """One strategy to run on one set of data.
+
+    Raises:
+        pydantic.ValidationError: a field is missing, unknown, of the wrong kind or over its ceiling.
+    """
+
+    #: Python source, at most 256 KiB of UTF-8.
+    code: str = Field(min_length=1)
+    #: Any JSON value; the strategy finds it in `/workspace/data.json`. At most 16 MiB as JSON text.
+    data: JsonValue = Field(default_factory=dict)
+    #: Wall clock of the strategy, seconds; None takes the worker's ceiling.
+    timeout: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = None
+    #: Whose strategy this is (the tenant).
+    user_id: str = Field(default="", max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")
+    #: Seeds `random` and numpy's global generator; None draws a fresh seed per execution.
+    seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
+
+    _data_json: bytes = PrivateAttr(default=b"{}")
+
+    @model_validator(mode="after")
+    def _encode_once(self) -> Self:
+        if _utf8_length(self.code, "code") > MAX_CODE_BYTES:
+            msg = f"code: {_utf8_length(self.code, 'code'):,} bytes, the limit is {MAX_CODE_BYTES:,}"
+            raise ValueError(msg)
+        self._data_json = _encode_json(self.data)
+        if len(self._data_json) > MAX_DATA_BYTES:
+            msg = f"data: {len(self._data_json):,} bytes as JSON, the limit is {MAX_DATA_BYTES:,}"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a request from untrusted fields.
+
+        Raises:
+            InvalidRequest: one line that names every wrong field and why.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as exc:
+            raise InvalidRequest(one_line(exc)) from None
+
+    @property
+    def data_json(self) -> bytes:
+        """The data as UTF-8 JSON text, encoded once."""
+        return self._data_json
+
+
+class ErrorDetail(_Contract):
+    """Why an execution did not succeed. `str()` gives one line."""
+
+    #: Class of the exception the strategy raised, or the name of the status for what the sandbox saw.
+    type: str
+    message: str
+    #: Line of the strategy, 1-based; None where no line is to blame.
+    line: int | None = None
+    #: The strategy's own frames, as Python prints them; empty where there are none.
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        """Return `Type: message (line N)`."""
+        where = f" (line {self.line})" if self.line is not None else ""
+        return f"{self.type}: {self.message}{where}" if self.message else f"{self.type}{where}"
+
+
+class ExecutionMetrics(_Contract):
+    """What an execution took. Seconds and bytes; 0 where a phase did not happen."""
+
+    #: From the start of the strategy to its end, measured inside the sandbox.
+    wall_seconds: float = 0.0
+    #: User and system time of all the strategy's processes.
+    cpu_seconds: float = 0.0
+    #: Wait for a ready sandbox: close to 0 when a warm one was there.
+    startup_seconds: float = 0.0
+    #: From submission to the start of the task; None when the producer did not say when it submitted.
+    queue_seconds: float | None = 0.0
+    #: From the moment the executor took the request to its result.
+    total_seconds: float = 0.0
+    #: Peak resident set of the strategy's largest process (ru_maxrss), the preloaded libraries included.
+    peak_memory_bytes: int = 0
+    #: Whether the sandbox had been started before the request came.
+    warm: bool = False
+
+
+class ExecutionResult(_Contract):
+    """What happened. Whatever the strategy did, it is data here, never an exception."""
+
+    status: ExecutionStatus
+    #: Standard output, undecodable bytes replaced; what was printed before a timeout or a kill included.
+    output: str = ""
+    #: Standard error, likewise.
+    stderr: str = ""
+    #: True when output was dropped because it went over the limit.
+    truncated: bool = False
+    #: None exactly when the execution succeeded.
+    error: ErrorDetail | None = None
+    #: Exit code of the strategy; None when it did not exit by itself.
+    exit_code: int | None = None
+    #: Number of the signal that ended it.
+    signal: int | None = None
+    violations: tuple[Violation, ...] = ()
+    metrics: ExecutionMetrics = ExecutionMetrics()
+
+    @property
+    def success(self) -> bool:
+        """Whether the strategy ran to its end and left with exit code 0."""
+        return self.status is ExecutionStatus.SUCCEEDED
+
+    def json(self) -> Any:  # type: ignore[override]  # the deprecated pydantic method gives way to the httpx idiom
+        """Parse what the strategy printed: the whole output, or else its last line.
+
+        Raises:
+            OutputNotJSON: neither is strict JSON (NaN and Infinity are not).
+        """
+        text = self.output.strip()
+        candidates = dict.fromkeys((text, text[text.rfind("\n") + 1 :]))
+        problem: Exception | None = None
+        for candidate in candidates:
+            try:
+                return json.loads(candidate, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as exc:
+                problem = problem or exc
+        msg = f"the output is not JSON ({problem}); print exactly one json.dumps(...) as the last line"
+        raise OutputNotJSON(msg) from problem
+
+
+def one_line(error: ValidationError) -> str:
+    """Return pydantic's findings as `field: reason; field: reason`."""
+    findings = []
+    for finding in error.errors(include_url=False, include_input=False, include_context=False):
+        field = ".".join(str(part) for part in finding["loc"])
+        reason = finding["msg"].removeprefix("Value error, ")
+        findings.append(f"{field}: {reason}" if field else reason)
+    return "; ".join(findings)
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _utf8_length(text: str, field: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as exc:
+        msg = f"{field}: not valid Unicode text at character {exc.start} (a lone surrogate)"
+        raise ValueError(msg) from None
+
+
+def _encode_json(data: JsonValue) -> bytes:
+    try:
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        msg = "data: holds text that is not valid Unicode (a lone surrogate)"
+    except RecursionError:
+        msg = "data: nested too deeply"
+    except ValueError:
+        msg = f"data: {_first_non_finite(data)} is NaN or infinite, which JSON cannot hold; use null"
+    raise ValueError(msg)
+
+
+def _first_non_finite(data: JsonValue) -> str:
+    stack: list[tuple[str, Any]] = [("data", data)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, float) and value - value != 0:
+            return path
+        if isinstance(value, dict):
+            stack.extend((f"{path}[{key!r}]", item) for key, item in reversed(value.items()))
+        elif isinstance(value, list):
+            stack.extend((f"{path}[{index}]", value[index]) for index in reversed(range(len(value))))
+    return "a number"

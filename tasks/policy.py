@@ -1,0 +1,309 @@
+"""The code policy as data: what a strategy may contain, and how to rewrite what it may not.
+
+Allow-lists throughout; the few deny-lists (``sinks``, ``introspection``) name methods, because a
+static check cannot know their objects. Standard library only: the sandbox image uses this too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["DEFAULT_POLICY", "Policy"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _modules(text: str) -> Mapping[str, frozenset[str]]:
+    """Read one ``module: names`` entry per unindented line."""
+    entries = (entry.partition(":") for entry in text.replace("\n  ", " ").splitlines())
+    return MappingProxyType({module: _words(names) for module, _, names in entries})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Say what code may contain; ``dataclasses.replace`` makes a stricter or wider one.
+
+    Sizes are in UTF-8 bytes, depth in levels of the syntax tree.
+    """
+
+    modules: Mapping[str, frozenset[str]]  #: importable module -> its allowed names
+    nodes: frozenset[str]  #: names of AST node types, also of those newer than this Python
+    builtins: frozenset[str]  #: may be loaded without being defined
+    refused_builtins: frozenset[str]  #: may be neither loaded nor bound
+    definable_dunders: frozenset[str]  #: methods a class may define, and reach through super()
+    constant_dunders: frozenset[str]  #: plain names such as __version__
+    readable_dunders: frozenset[str]  #: as an attribute of anything
+    writable_dunders: frozenset[str]  #: as an attribute of anything, assignment only
+    public_privates: frozenset[str]  #: the documented underscore methods of namedtuple
+    introspection: frozenset[str]  #: attributes that lead to frames, code or classes
+    system_modules: frozenset[str]  #: never an attribute: libraries re-export them
+    library_sinks: frozenset[str]  #: numpy/pandas functions that read, write or evaluate
+    sinks: frozenset[str]  #: methods that do, on any object
+    sink_prefixes: tuple[str, ...]  #: a method so named is a sink, unless honest or the strategy's
+    honest_conversions: frozenset[str]
+    text_exporters: frozenset[str]  #: honest while they get no path and return text
+    option_calls: frozenset[str]
+    option_prefixes: tuple[str, ...]  #: the pandas options that are only about display
+    string_dispatch: frozenset[str]  #: methods that look a string argument up as a method name
+    reductions: frozenset[str]  #: the strings they may be given
+    hints: Mapping[str, str]  #: rule or refused thing -> how to rewrite it, one line
+    data_directory: str = "/workspace/"
+    open_modes: frozenset[str] = frozenset({"r", "rb", "rt"})
+    max_code_bytes: int = 256 * 1024
+    # Largest of 386 public strategy files: depth 22, 12,569 nodes. An elif costs one level.
+    max_depth: int = 150
+    max_nodes: int = 60_000
+    max_violations: int = 100
+    # The parser joins a dotted import name in quadratic time: 100,000 dots keep it busy for 28 s.
+    max_import_dots: int = 100
+
+    def hint(self, rule: str, *things: str) -> str:
+        """Return the hint of the first of ``things`` that has its own, else the one of ``rule``."""
+        found = (self.hints[thing] for thing in things if thing in self.hints)
+        return next(found, self.hints[rule])
+
+
+# Each module's own export list, less what reads, writes, evaluates or reaches other modules.
+_EXPORTS = """\
+__future__: annotations
+abc: ABC ABCMeta abstractmethod
+bisect: bisect bisect_left bisect_right insort insort_left insort_right
+collections: ChainMap Counter OrderedDict UserDict UserList UserString defaultdict deque namedtuple
+collections.abc: Callable Collection Container Generator Hashable ItemsView Iterable Iterator
+  KeysView Mapping MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Set
+  Sized ValuesView
+copy: Error copy deepcopy
+dataclasses: FrozenInstanceError InitVar KW_ONLY asdict astuple dataclass field fields is_dataclass
+  replace
+datetime: MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo
+decimal: Context Decimal DivisionByZero InvalidOperation Overflow ROUND_CEILING ROUND_DOWN
+  ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP getcontext localcontext
+  setcontext
+enum: Enum Flag IntEnum IntFlag StrEnum auto property unique
+fractions: Fraction
+functools: cache cached_property cmp_to_key lru_cache partial partialmethod reduce total_ordering
+  wraps
+heapq: heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest
+itertools: accumulate batched chain combinations combinations_with_replacement compress count cycle
+  dropwhile filterfalse groupby islice pairwise permutations product repeat starmap takewhile tee
+  zip_longest
+json: JSONDecodeError JSONDecoder JSONEncoder dump dumps load loads
+logging: CRITICAL DEBUG ERROR INFO Logger NOTSET NullHandler StreamHandler WARNING basicConfig
+  critical debug disable error exception getLevelName getLogger info log warning
+math: acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf
+  erfc exp exp2 expm1 fabs factorial floor fma fmod frexp fsum gamma gcd hypot inf isclose isfinite
+  isinf isnan isqrt lcm ldexp lgamma log log10 log1p log2 modf nan nextafter perm pi pow prod
+  radians remainder sin sinh sqrt sumprod tan tanh tau trunc
+numbers: Complex Integral Number Rational Real
+numpy: abs absolute add all allclose amax amin angle any append apply_along_axis arange arccos
+  arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argpartition argsort argwhere around
+  array array_equal array_equiv array_split asanyarray asarray atleast_1d atleast_2d atleast_3d
+  average bartlett bincount bitwise_and bitwise_not bitwise_or bitwise_xor blackman block bool bool_
+  broadcast_arrays broadcast_shapes broadcast_to busday_count busday_offset c_ cbrt ceil choose clip
+  column_stack complex128 complex64 compress concatenate conj conjugate convolve copy copysign
+  corrcoef correlate cos cosh count_nonzero cov cross cumprod cumsum cumulative_prod cumulative_sum
+  datetime64 deg2rad degrees delete diag diag_indices diagflat diagonal diff digitize divide divmod
+  dot dstack dtype e ediff1d einsum empty empty_like equal errstate exp exp2 expand_dims expm1
+  extract eye fabs fill_diagonal finfo fix flatnonzero flip fliplr flipud float16 float32 float64
+  floating floor floor_divide fmax fmin frombuffer fromfunction fromiter frompyfunc full full_like
+  gcd geomspace gradient greater greater_equal hamming hanning heaviside histogram histogram2d
+  histogram_bin_edges histogramdd hsplit hstack hypot identity iinfo imag in1d indices inf inner
+  insert int16 int32 int64 int8 int_ integer interp intersect1d is_busday isclose isfinite isin
+  isinf isnan isreal isscalar issubdtype ix_ kron lcm less less_equal lexsort linspace log log10
+  log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logspace matmul max
+  maximum mean median meshgrid mgrid min minimum mod moveaxis multiply nan nan_to_num nanargmax
+  nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile
+  nanstd nansum nanvar ndarray ndenumerate ndim nditer negative newaxis nonzero not_equal number
+  object_ ones ones_like outer pad partition percentile pi piecewise poly polyadd polyder polydiv
+  polyfit polyint polymul polysub polyval power printoptions prod ptp put_along_axis quantile r_
+  rad2deg radians ravel real reciprocal remainder repeat reshape resize rint roll roots rot90 round
+  s_ searchsorted select set_printoptions setdiff1d seterr setxor1d shape sign signbit sin sinh size
+  sort split sqrt square squeeze stack std str_ subtract sum swapaxes take take_along_axis tan tanh
+  tensordot tile timedelta64 trace transpose trapezoid trapz tri tril tril_indices triu triu_indices
+  true_divide trunc ufunc uint16 uint32 uint64 uint8 union1d unique unravel_index unstack unwrap
+  vander var vdot vectorize vsplit vstack where zeros zeros_like
+numpy.fft: fft fftfreq fftshift ifft ifftshift irfft rfft rfftfreq
+numpy.lib:
+numpy.lib.stride_tricks: sliding_window_view
+numpy.linalg: LinAlgError cholesky cond det eig eigh eigvals eigvalsh inv lstsq matrix_power
+  matrix_rank multi_dot norm pinv qr slogdet solve svd
+numpy.polynomial: Chebyshev Legendre Polynomial
+numpy.random: Generator PCG64 RandomState SeedSequence beta binomial chisquare choice default_rng
+  dirichlet exponential f gamma geometric gumbel laplace logistic lognormal multinomial
+  multivariate_normal negative_binomial normal pareto permutation poisson rand randint randn
+  random_sample rayleigh sample seed shuffle standard_exponential standard_normal standard_t
+  triangular uniform weibull
+numpy.typing: ArrayLike DTypeLike NDArray
+operator: abs add and_ contains countOf delitem eq floordiv ge getitem gt indexOf is_ is_not
+  itemgetter le lt matmul mod mul ne neg not_ or_ pos pow setitem sub truediv truth xor
+pandas: Categorical CategoricalDtype CategoricalIndex DataFrame DateOffset DatetimeIndex Grouper
+  Index IndexSlice Interval IntervalIndex MultiIndex NA NaT NamedAgg Period PeriodIndex RangeIndex
+  Series Timedelta TimedeltaIndex Timestamp array bdate_range concat crosstab cut date_range
+  factorize get_dummies get_option interval_range isna isnull json_normalize melt merge merge_asof
+  merge_ordered notna notnull option_context options period_range pivot pivot_table qcut
+  reset_option set_option timedelta_range to_datetime to_numeric to_timedelta unique wide_to_long
+pandas.api:
+pandas.api.types: CategoricalDtype is_any_real_numeric_dtype is_bool is_bool_dtype
+  is_datetime64_any_dtype is_datetime64_dtype is_dict_like is_float is_float_dtype is_integer
+  is_integer_dtype is_list_like is_number is_numeric_dtype is_object_dtype is_scalar is_string_dtype
+  is_timedelta64_dtype
+pandas.errors: DataError EmptyDataError MergeError OutOfBoundsDatetime ParserError
+  PerformanceWarning SettingWithCopyWarning
+pandas.tseries:
+pandas.tseries.offsets: BDay BMonthEnd BQuarterEnd BYearEnd BusinessDay BusinessHour
+  CustomBusinessDay CustomBusinessHour DateOffset Day Hour Milli Minute MonthBegin MonthEnd
+  QuarterBegin QuarterEnd Second Week YearBegin YearEnd
+random: Random betavariate choice choices expovariate gammavariate gauss getrandbits lognormvariate
+  normalvariate paretovariate randbytes randint random randrange sample seed shuffle triangular
+  uniform weibullvariate
+re: ASCII DOTALL I IGNORECASE M MULTILINE Match Pattern S VERBOSE X compile error escape findall
+  finditer fullmatch match search split sub subn
+statistics: NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean kde
+  kde_random linear_regression mean median median_grouped median_high median_low mode multimode
+  pstdev pvariance quantiles stdev variance
+string: ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable
+  punctuation whitespace
+time: gmtime localtime monotonic monotonic_ns perf_counter perf_counter_ns process_time
+  process_time_ns sleep strftime strptime struct_time time time_ns
+typing: AbstractSet Annotated Any Callable ChainMap ClassVar Collection Counter DefaultDict Deque
+  Dict Final FrozenSet Generator Generic Hashable Iterable Iterator List Literal Mapping
+  MutableMapping MutableSequence MutableSet NamedTuple NewType NoReturn NotRequired Optional
+  OrderedDict ParamSpec Protocol ReadOnly Required Reversible Self Sequence Set Sized SupportsFloat
+  SupportsInt TYPE_CHECKING Tuple Type TypeAlias TypeGuard TypeIs TypeVar TypedDict Union cast final
+  get_args get_origin overload override runtime_checkable
+warnings: catch_warnings filterwarnings resetwarnings simplefilter warn
+zoneinfo: ZoneInfo ZoneInfoNotFoundError available_timezones
+"""
+
+_NODES = _words("""
+Module FunctionDef ClassDef Return Delete Assign AugAssign AnnAssign For While If With Match
+Raise Try TryStar Assert Import ImportFrom Global Nonlocal Expr Pass Break Continue TypeAlias
+TypeVar ParamSpec TypeVarTuple BoolOp NamedExpr BinOp UnaryOp Lambda IfExp Dict Set ListComp
+SetComp DictComp GeneratorExp Yield YieldFrom Compare Call FormattedValue JoinedStr Constant
+Attribute Subscript Starred Name List Tuple Slice comprehension ExceptHandler arguments arg
+keyword alias withitem match_case MatchValue MatchSingleton MatchSequence MatchMapping
+MatchClass MatchStar MatchAs MatchOr And Or Add Sub Mult MatMult Div Mod Pow LShift RShift BitOr
+BitXor BitAnd FloorDiv Invert Not UAdd USub Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn""")
+
+# type and open are here for their honest calls only; the validator looks at each use.
+_BUILTINS = _words("""
+abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
+enumerate filter float format frozenset hasattr hash hex id int isinstance issubclass iter len
+list map max min next object oct open ord pow print property range repr reversed round set slice
+sorted staticmethod str sum super tuple type zip Ellipsis NotImplemented ArithmeticError
+AssertionError AttributeError BaseException DeprecationWarning EOFError Exception ExceptionGroup
+FileNotFoundError FloatingPointError FutureWarning IOError IndexError KeyError KeyboardInterrupt
+LookupError MemoryError NameError NotImplementedError OSError OverflowError
+PendingDeprecationWarning PermissionError RecursionError ReferenceError RuntimeError
+RuntimeWarning StopIteration SyntaxError SystemExit TimeoutError TypeError UnboundLocalError
+UnicodeError UserWarning ValueError Warning ZeroDivisionError __name__""")
+
+_DEFINABLE = frozenset(
+    f"__{name}__"
+    for name in _words("""
+abs add and bool call contains delitem divmod enter eq exit float floordiv format ge getitem gt
+hash iadd imul index init init_subclass int invert isub iter itruediv le len lt matmul missing
+mod mul ne neg new next or pos post_init pow radd repr reversed rfloordiv rmod rmul round rpow
+rsub rtruediv setitem str sub truediv xor""")
+)
+
+_INTROSPECTION = _words("""
+f_back f_builtins f_code f_globals f_lasti f_lineno f_locals f_trace f_trace_lines
+f_trace_opcodes co_code co_consts co_filename co_names co_varnames gi_code gi_frame gi_yieldfrom
+cr_await cr_code cr_frame cr_origin ag_await ag_code ag_frame tb_frame tb_lasti tb_lineno tb_next
+with_traceback cell_contents func_closure func_code func_globals mro obj get_field vformat""")
+
+_DATA_FILE = "the data is read with json.load(open('/workspace/data.json'))"
+_NO_FILES = f"nothing can be read or written here: {_DATA_FILE}, results are printed"
+_NO_NETWORK = f"there is no network: {_DATA_FILE}"
+_NO_DISPLAY = "there is no display: print the numbers instead"
+_HINTS = {
+    "R0": "send plain Python 3 source as UTF-8, shorter and less nested",
+    "R1": "use plain statements and expressions: no async, no await",
+    "R2": "import only numpy, pandas and small pure modules such as math, statistics or datetime",
+    "R3": "leave double underscores out; super().__init__() and type(x).__name__ are fine",
+    "R4": "use the public method or attribute; names like _x belong to self",
+    "R5": "drop it: a strategy needs no frames, code objects or class internals",
+    "R6": "use a plain builtin, or define the name before you use it",
+    "R7": "write module.function(...) with a documented function; never pass or rebind the module",
+    "R8": _NO_FILES,
+    "R9": "pass a function, such as np.mean or a lambda, or a reduction such as 'mean' or 'last'",
+    "R10": "write an f-string, such as f'{price:.2f}', and no double-underscore names in text",
+    "R11": "read the data with open('/workspace/data.json')",
+    "utf-8 cookie": "delete the coding comment: source is always UTF-8",
+    "async": "write an ordinary def, for or with: there is nothing to wait for",
+    "open variable": "call the variable open_price: open is only for open('/workspace/data.json')",
+    "eval": "write the calculation out as plain Python",
+    "exec": "write the statements out as plain Python",
+    "compile": "write the code out as plain Python; a pattern is made with re.compile(...)",
+    "__import__": "use an import statement with an allowed module",
+    "getattr": "write obj.name, or keep the values in a dict and look them up",
+    "setattr": "write obj.name = value, or keep the values in a dict",
+    "globals": "pass values as arguments or keep them in a dict",
+    "locals": "pass values as arguments or keep them in a dict",
+    "vars": "keep the values in a dict, or use dataclasses.asdict(obj)",
+    "input": "there is nobody to ask: use constants or /workspace/data.json",
+    "exit": "let the script end, or raise SystemExit",
+    "quit": "let the script end, or raise SystemExit",
+    "type": "call it with one argument, type(x), and write classes with a class statement",
+    "wraps": "write @wraps(fn) with one argument, or leave it out",
+    "query": "use a boolean mask: df[df['close'] > 10]",
+    "plot": _NO_DISPLAY,
+    "plotting": _NO_DISPLAY,
+    "as_strided": "use np.lib.stride_tricks.sliding_window_view or .rolling(n)",
+    "__class__": "write type(x).__name__, or isinstance(x, C)",
+    "__dict__": "use dataclasses.asdict(obj) or an explicit dict",
+}
+_IMPORT_HINTS = {
+    "requests urllib http httpx socket aiohttp websocket yfinance ccxt": _NO_NETWORK,
+    "os pathlib io glob shutil csv sqlite3": _NO_FILES,
+    "sys": "leave it out: print the result; stop with raise SystemExit",
+    "pickle": "use json.dumps and json.loads",
+    "matplotlib seaborn plotly mplfinance": _NO_DISPLAY,
+    "talib ta pandas_ta": "write the indicator with pandas: rolling, ewm, diff",
+    "scipy sklearn statsmodels": "use numpy (np.polyfit, np.linalg) or statistics.NormalDist",
+    "asyncio threading multiprocessing concurrent": "write plain sequential code",
+    "subprocess ctypes importlib builtins inspect gc": "drop it: a strategy only computes",
+}
+for _names, _hint in _IMPORT_HINTS.items():
+    _HINTS |= {f"import {name}": _hint for name in _words(_names)}
+
+#: What the workers enforce unless an operator narrows it.
+DEFAULT_POLICY = Policy(
+    modules=_modules(_EXPORTS),
+    nodes=_NODES,
+    builtins=_BUILTINS,
+    refused_builtins=_words("""eval exec compile getattr setattr delattr globals locals vars dir
+        __import__ __build_class__ breakpoint input help memoryview"""),
+    definable_dunders=_DEFINABLE,
+    constant_dunders=_words("__all__ __author__ __doc__ __license__ __slots__ __version__"),
+    readable_dunders=_words("__name__ __version__"),
+    writable_dunders=_words("__doc__ __name__"),
+    public_privates=_words("_asdict _fields _make _replace"),
+    introspection=_INTROSPECTION,
+    system_modules=_words("""_pickle builtins cffi codecs ctypes importlib inspect io linecache
+        marshal multiprocessing os pathlib pickle pkgutil posix runpy shutil socket subprocess sys
+        tempfile"""),
+    library_sinks=_words("""DataSource ExcelFile ExcelWriter HDFStore as_strided ctypeslib eval f2py
+        from_dlpack fromfile fromregex genfromtxt load loadtxt memmap plotting save savetxt savez
+        savez_compressed show_config show_versions test testing"""),
+    sinks=_words("""as_strided ctypeslib dump dumps eval f2py fromfile fromregex genfromtxt loadtxt
+        memmap plot plotting query savetxt savez savez_compressed to_clipboard to_excel to_feather to_gbq to_hdf to_html to_iceberg
+        to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata to_xarray to_xml
+        tofile"""),
+    sink_prefixes=("read_", "to_"),
+    honest_conversions=_words("""to_bytes to_datetime to_datetime64 to_dict to_eng_string
+        to_flat_index to_frame to_integral_exact to_integral_value to_julian_date to_list to_numeric
+        to_numpy to_offset to_period to_pydatetime to_pytimedelta to_records to_series to_timedelta
+        to_timedelta64 to_timestamp to_tuples"""),
+    text_exporters=_words("to_csv to_json to_string"),
+    option_calls=_words("option_context reset_option set_option"),
+    option_prefixes=("display.", "mode."),
+    string_dispatch=_words("agg aggregate apply map pipe transform"),
+    reductions=_words("""all any bfill count cummax cummin cumprod cumsum diff ffill first idxmax
+        idxmin kurt last mad max mean median min nunique ohlc pct_change prod quantile rank sem
+        shift size skew std sum var abs sqrt log exp"""),
+    hints=MappingProxyType(_HINTS),
+)

@@ -1,0 +1,113 @@
+"""Where submissions stand: reads and waits on what Celery keeps in Redis.
+
+Celery's own `AsyncResult.get` shares one subscription among all threads of a process and has no async form, hence
+this: subscribe, look, then wait. Each wait has a subscription of its own, from any thread or event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+from celery import states
+
+from tasks.errors import ResultTimeout, UnknownSubmission
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["QUEUED", "ResultStore"]
+
+#: State of a task between its submission and its start; Celery itself has none, so an unknown id looks queued there.
+QUEUED = "QUEUED"
+#: A notification that Redis lost with a connection delays a waiter by this much at most, seconds.
+RECHECK_SECONDS = 2.0
+
+Meta = dict[str, Any]
+
+
+class ResultStore:
+    """Celery's task states in Redis, by task id.
+
+    Every method lets Redis' own exceptions through.
+    """
+
+    def __init__(self, app: Celery, url: str) -> None:
+        self._backend = app.backend
+        self._url = url
+        self._expires = int(app.conf.result_expires)
+
+    def mark_queued(self, task_id: str) -> None:
+        """Record that the id exists, before it is published."""
+        meta = {"status": QUEUED, "result": None, "traceback": None, "children": [], "task_id": task_id}
+        self._backend.client.set(self._key(task_id), self._backend.encode(meta), ex=self._expires, nx=True)
+
+    def forget(self, task_id: str) -> None:
+        """Drop the record of an id."""
+        self._backend.client.delete(self._key(task_id))
+
+    def store_verdict(self, task_id: str, result: Meta) -> None:
+        """Store a final result, unless there is one already."""
+        self._backend.store_result(task_id, result, states.SUCCESS)
+
+    def meta(self, task_id: str) -> Meta:
+        """Return `status`, `result` and `traceback` of a task.
+
+        Raises:
+            UnknownSubmission: nothing is recorded under this id.
+        """
+        return self._decode(task_id, self._backend.client.get(self._key(task_id)))
+
+    def wait(self, task_id: str, timeout_seconds: float | None) -> Meta:
+        """Return the final state of a task, waiting for it; None waits for ever.
+
+        Raises:
+            UnknownSubmission: nothing is recorded under this id.
+            ResultTimeout: it had not ended by then.
+        """
+        meta = self.meta(task_id)
+        if meta["status"] in states.READY_STATES:
+            return meta
+        deadline = _deadline(timeout_seconds)
+        with self._backend.client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe(self._key(task_id))
+            while (meta := self.meta(task_id))["status"] not in states.READY_STATES:
+                pubsub.get_message(timeout=_patience(task_id, deadline))
+        return meta
+
+    async def wait_async(self, task_id: str, timeout_seconds: float | None) -> Meta:
+        """Do what `wait` does without blocking the event loop."""
+        deadline = _deadline(timeout_seconds)
+        key = self._key(task_id)
+        async with (
+            redis.asyncio.Redis.from_url(self._url) as client,
+            client.pubsub(ignore_subscribe_messages=True) as pubsub,
+        ):
+            await pubsub.subscribe(key)
+            while (meta := self._decode(task_id, await client.get(key)))["status"] not in states.READY_STATES:
+                await pubsub.get_message(timeout=_patience(task_id, deadline))
+        return meta
+
+    def _key(self, task_id: str) -> str:
+        key: bytes = self._backend.get_key_for_task(task_id)
+        return key.decode()
+
+    def _decode(self, task_id: str, payload: bytes | None) -> Meta:
+        if payload is None:
+            msg = f"no submission {task_id!r}: check the id; results expire after {self._expires} s"
+            raise UnknownSubmission(msg)
+        meta: Meta = self._backend.decode_result(payload)
+        return meta
+
+
+def _deadline(timeout_seconds: float | None) -> float:
+    return float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+
+
+def _patience(task_id: str, deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        msg = f"submission {task_id} has not ended yet: ask again later, or cancel it"
+        raise ResultTimeout(msg)
+    return min(remaining, RECHECK_SECONDS)

@@ -1,0 +1,26 @@
+"""Composition root of a worker: `celery -A worker.app worker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import worker_process_init, worker_process_shutdown
+
+from tasks.app import create_app
+from worker import execution
+
+__all__ = ["app"]
+
+app = create_app()
+execution.register(app)
+
+
+@worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    # After the fork: the engine's client does not survive one.
+    execution.open_executor()
+
+
+@worker_process_shutdown.connect
+def _drain(**_: Any) -> None:
+    execution.close_executor()

@@ -1,0 +1,148 @@
+"""The `STRATEGY_EXECUTION` task: a thin layer between Celery and the executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import Task, states
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop
+
+from tasks.app import STRATEGY_EXECUTION
+from tasks.client import SUBMITTED_AT
+from tasks.errors import InvalidRequest
+from tasks.models import ExecutionRequest
+from worker.errors import SandboxError
+from worker.executor import Cancellation, CodeExecutor, rejection
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor", "register"]
+
+#: Ends the run in progress in a pool process; with none in progress it is ignored.
+CANCEL_SIGNAL = signal.SIGUSR2
+CANCEL_REPEAT_SECONDS = 0.5
+#: First retry after an infrastructure failure, doubled each time; two retries stay well under the visibility timeout.
+RETRY_SECONDS = 2.0
+
+_executor: CodeExecutor | None = None
+_running: Cancellation | None = None
+
+
+class ExecutionMessage(Request):
+    """What the worker's main process knows of one task.
+
+    Differs from Celery's in two ways, both about ending a task that runs.
+    """
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the strategy, not the process: the task then returns what was printed, as `cancelled`.
+
+        Flower's Terminate and `revoke(terminate=True)` come here; with SIGKILL they mean the process.
+        """
+        if not self.time_start or signal in (9, "KILL", "SIGKILL"):
+            super().terminate(pool, signal)
+            return
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        # The task may not have come to its sandbox yet: repeat until its result is in.
+        if self.acknowledged:
+            return
+        try:
+            os.kill(self.worker_pid, CANCEL_SIGNAL)
+        except ProcessLookupError:
+            return
+        if hub := get_event_loop():
+            hub.call_later(CANCEL_REPEAT_SECONDS, self._interrupt)
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
+        # On a lost connection Celery sets this last; where storing the state raises first (Redis gone, too), the task
+        # would end as REVOKED and be acknowledged: lost.
+        self._already_cancelled = True
+        super()._announce_cancelled(*args, **kwargs)
+
+
+class ExecutionTask(Task):  # type: ignore[misc]  # Celery has no types
+    """Retries what the infrastructure did, never what the strategy did."""
+
+    name = STRATEGY_EXECUTION
+    Request = ExecutionMessage
+    max_retries = 2
+    default_retry_delay = 1
+
+    def run(self, *args: Any, **fields: Any) -> dict[str, Any]:
+        """Run one strategy.
+
+        Args:
+            args: nothing; whatever comes here is refused.
+            fields: those of `ExecutionRequest`.
+
+        Returns:
+            An `ExecutionResult` as JSON values.
+        """
+        known = self.backend.get_task_meta(self.request.id, cache=False)
+        if known["status"] == states.SUCCESS:  # cancelled in the queue, or delivered twice
+            return dict(known["result"])
+        if args:
+            return rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only").model_dump(mode="json")
+        try:
+            request = ExecutionRequest.parse(fields)
+        except InvalidRequest as exc:
+            return rejection(str(exc)).model_dump(mode="json")
+        return self._execute(request)
+
+    def _execute(self, request: ExecutionRequest) -> dict[str, Any]:
+        global _running  # noqa: PLW0603  # the signal handler has no other way to it
+        _running = Cancellation()
+        try:
+            result = open_executor().execute(request, queue_seconds=self._queue_seconds(), cancellation=_running)
+        except (SandboxError, SoftTimeLimitExceeded) as exc:
+            delay = RETRY_SECONDS * 2**self.request.retries
+            raise self.retry(exc=_plain(exc), countdown=delay) from exc
+        finally:
+            _running = None
+        return result.model_dump(mode="json")
+
+    def _queue_seconds(self) -> float | None:
+        submitted = (self.request.headers or {}).get(SUBMITTED_AT)
+        # Two machines' clocks: the difference may come out negative.
+        return max(0.0, time.time() - submitted) if isinstance(submitted, int | float) else None
+
+
+def _plain(exc: Exception) -> Exception:
+    """Return an exception whose text reads well after its way through JSON."""
+    return SandboxError("the sandbox did not start in time") if isinstance(exc, SoftTimeLimitExceeded) else exc
+
+
+def _cancel_running(_number: int, _frame: object) -> None:
+    if _running is not None:
+        _running.cancel()
+
+
+def open_executor() -> CodeExecutor:
+    """Return this process's executor, made and warmed when first asked for."""
+    global _executor  # noqa: PLW0603  # one for each pool process, made after the fork
+    if _executor is None:
+        _executor = CodeExecutor()
+        signal.signal(CANCEL_SIGNAL, _cancel_running)
+        _executor.warm()
+    return _executor
+
+
+def close_executor() -> None:
+    """Destroy this process's sandboxes."""
+    global _executor  # noqa: PLW0603
+    if _executor is not None:
+        _executor.close()
+        _executor = None
+
+
+def register(app: Celery) -> None:
+    """Add the task to an app."""
+    app.register_task(ExecutionTask())

@@ -1,0 +1,257 @@
+"""Validate → acquire → run → classify: one request in, one result out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from tasks.models import (
+    ErrorDetail,
+    ExecutionMetrics,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+)
+from tasks.validator import ASTValidator
+from worker.sandbox.container import Ending, How, Sandbox
+from worker.sandbox.pool import SandboxPool
+from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pydantic import JsonValue
+
+    from worker.sandbox.config import SandboxConfig
+    from worker.sandbox.pool import Acquired
+
+__all__ = ["Cancellation", "CodeExecutor", "execute_strategy"]
+
+_DEFAULT_VALIDATOR = ASTValidator()
+
+
+class Cancellation:
+    """Lets another thread or a signal handler end one execution; without locks, so that a handler cannot deadlock."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._sandbox: Sandbox | None = None
+
+    def cancel(self) -> None:
+        """End the execution now, or as soon as it has a sandbox."""
+        self.requested = True
+        if self._sandbox is not None:
+            self._sandbox.interrupt()
+
+    def cover(self, sandbox: Sandbox) -> None:
+        """Name the sandbox to interrupt; in this order, a cancel on either side of it is seen."""
+        self._sandbox = sandbox
+        if self.requested:
+            sandbox.interrupt()
+
+
+class CodeExecutor:
+    """Runs strategies, each in a sandbox of its own, and keeps the next sandbox warm.
+
+    Close it, or use it as a context manager; at exit of the interpreter it closes itself.
+
+    Args:
+        config: how sandboxes are made; by default what the `STRATBOX_*` variables say.
+        validator: the code policy; None lets any code through to the sandbox, which is the boundary.
+        warm: how many sandboxes to keep ready; 0 starts each on demand.
+    """
+
+    def __init__(
+        self,
+        config: SandboxConfig | None = None,
+        validator: ASTValidator | None = _DEFAULT_VALIDATOR,
+        *,
+        warm: int = 1,
+    ) -> None:
+        self.config = config or WorkerSettings().sandbox_config()
+        self._validator = validator
+        self._pool = SandboxPool(partial(Sandbox, self.config), warm)
+        self._finalizer = weakref.finalize(self, self._pool.close)
+
+    def warm(self) -> None:
+        """Start warming now instead of at the first execution; returns at once."""
+        self._pool.warm()
+
+    def close(self) -> None:
+        """Destroy every sandbox and wait until they are gone."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def execute(
+        self,
+        request: ExecutionRequest,
+        *,
+        queue_seconds: float | None = 0.0,
+        cancellation: Cancellation | None = None,
+    ) -> ExecutionResult:
+        """Run one strategy; whatever it does ends in a result.
+
+        Args:
+            request: what to run.
+            queue_seconds: how long it had waited before it came here, for the metrics.
+            cancellation: a handle to end it early.
+
+        Raises:
+            SandboxError: the machinery failed; trying again may help.
+        """
+        started = time.monotonic()
+        cancellation = cancellation or Cancellation()
+        metrics: dict[str, Any] = {"queue_seconds": queue_seconds}
+        result = self._refuse(request) or self._run(request, cancellation, metrics)
+        metrics["total_seconds"] = time.monotonic() - started
+        return result.model_copy(update={"metrics": ExecutionMetrics(**metrics)})
+
+    async def execute_strategy(
+        self,
+        code: str,
+        data: JsonValue = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # the strategy's limit, not the caller's patience
+        user_id: str = "",
+        seed: int | None = None,
+    ) -> ExecutionResult:
+        """Run one strategy without blocking the event loop; cancelling the awaiting task ends the sandbox.
+
+        Raises:
+            InvalidRequest: an argument breaks the contract.
+            SandboxError: the machinery failed; trying again may help.
+        """
+        fields = {"code": code, "data": {} if data is None else data, "timeout": timeout, "user_id": user_id, "seed": seed}
+        request = ExecutionRequest.parse(fields)
+        cancellation = Cancellation()
+        running = asyncio.get_running_loop().create_task(
+            asyncio.to_thread(self.execute, request, cancellation=cancellation)
+        )
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            await asyncio.wait([running])
+            raise
+
+    def _refuse(self, request: ExecutionRequest) -> ExecutionResult | None:
+        ceiling = self.config.limits.timeout_seconds
+        if request.timeout is not None and request.timeout > ceiling:
+            return rejection(f"timeout: {request.timeout:g} s, this worker allows {ceiling:g} s")
+        report = self._validator.validate(request.code) if self._validator else None
+        if not report or not report.violations:
+            return None
+        first = report.violations[0]
+        more = f" (and {len(report.violations) - 1} more)" if len(report.violations) > 1 else ""
+        detail = ErrorDetail(type="PolicyViolation", message=f"{first.rule} {first.message}{more}", line=first.line)
+        return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail, violations=report.violations)
+
+    def _run(self, request: ExecutionRequest, cancellation: Cancellation, metrics: dict[str, Any]) -> ExecutionResult:
+        acquired: Acquired = self._pool.acquire()
+        metrics |= {"startup_seconds": acquired.wait_seconds, "warm": acquired.warm}
+        timeout = request.timeout or self.config.limits.timeout_seconds
+        try:
+            cancellation.cover(acquired.sandbox)
+            ending = acquired.sandbox.run(request.code, request.data_json, timeout, request.seed)
+        finally:
+            self._pool.release(acquired.sandbox)
+        if ending.report:
+            measured = ("wall_seconds", "cpu_seconds", "peak_memory_bytes")
+            metrics |= {name: getattr(ending.report, name) for name in measured}
+        else:
+            metrics["wall_seconds"] = ending.wall_seconds
+        return classify(ending, timeout, self.config)
+
+
+async def execute_strategy(code: str, data: JsonValue = None, **options: Any) -> ExecutionResult:
+    """Run one strategy in a container made for it, and leave nothing behind.
+
+    For more than one, a `CodeExecutor` keeps the next container warm and answers a hundred times sooner.
+
+    Args:
+        code: Python source.
+        data: any JSON value.
+        options: as for `CodeExecutor.execute_strategy`.
+    """
+    executor = CodeExecutor(warm=0)
+    try:
+        return await executor.execute_strategy(code, data, **options)
+    finally:
+        await asyncio.to_thread(executor.close)
+
+
+def rejection(message: str) -> ExecutionResult:
+    """Return the result for a request that breaks the contract."""
+    detail = ErrorDetail(type="InvalidRequest", message=message)
+    return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail)
+
+
+def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> ExecutionResult:
+    """Turn what came out of a sandbox into a result. A pure function."""
+    status, error = _verdict(ending, timeout_seconds, config)
+    report = ending.report
+    return ExecutionResult(
+        status=status,
+        output=ending.stdout.decode(errors="replace"),
+        stderr=ending.stderr.decode(errors="replace"),
+        truncated=ending.truncated,
+        error=error,
+        exit_code=report.exit_code if report else ending.exit_code,
+        signal=report.signal if report else None,
+    )
+
+
+def _verdict(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> tuple[ExecutionStatus, ErrorDetail | None]:
+    report = ending.report
+    mebibytes = config.limits.memory_bytes // 2**20
+    if ending.how is How.INTERRUPTED:
+        return ExecutionStatus.CANCELLED, ErrorDetail(type="Cancelled", message="cancelled while it ran")
+    if ending.out_of_memory or (report and report.oom_kills > 0):
+        message = f"killed for going over {mebibytes} MiB of memory"
+        return ExecutionStatus.OUT_OF_MEMORY, ErrorDetail(type="OutOfMemory", message=message)
+    if ending.how is How.OVERDUE or (report and report.timed_out):
+        message = f"still running after {timeout_seconds:g} s"
+        return ExecutionStatus.TIMED_OUT, ErrorDetail(type="TimedOut", message=message)
+    if report is None:
+        what = "sent what no runner sends" if ending.how is How.BABBLED else "ended without a report"
+        message = f"the sandbox {what} (exit code {ending.exit_code})"
+        return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=message)
+    if report.signal is not None:
+        return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=f"killed by {_signal_name(report.signal)}")
+    if report.exit_code == 0:
+        return ExecutionStatus.SUCCEEDED, None
+    return ExecutionStatus.FAILED, _explained(report.explanation, report.exit_code)
+
+
+def _explained(explanation: str, exit_code: int | None) -> ErrorDetail:
+    """Return the strategy's own account of its exception; without a sound one, its exit code."""
+    try:
+        fields = json.loads(explanation)
+        # Escaped lone surrogates would break every later encoding.
+        clean = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in fields.items()}
+        return ErrorDetail.model_validate(clean, strict=True)
+    except (ValueError, AttributeError, RecursionError, ValidationError):
+        return ErrorDetail(type="NonZeroExit", message=f"left with exit code {exit_code}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,1 @@
+"""A sandbox: one container, the runner inside it, and the wire between."""

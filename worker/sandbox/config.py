@@ -1,0 +1,72 @@
+"""From limits to a hardened container: what every sandbox is created with, as a pure function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.models import ExecutionLimits
+
+__all__ = ["OWNER_LABEL", "SandboxConfig"]
+
+#: Marks our containers, with `host/pid` of the worker process that owns them.
+OWNER_LABEL = "stratbox.owner"
+
+
+class SandboxConfig(BaseModel):
+    """How sandboxes are made. The defaults are the safe ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str = Field(default="stratbox/strategy-executor:0.1.0", min_length=1)
+    #: Runtime the engine knows (`runsc` for gVisor); None takes the engine's default.
+    runtime: str | None = None
+    limits: ExecutionLimits = ExecutionLimits()
+    #: How long a container may take until its runner is ready, seconds; 0.9 s is usual on two cores.
+    start_timeout_seconds: float = Field(default=30.0, gt=0, le=60)
+
+    def container_spec(self, owner: str) -> dict[str, Any]:
+        """Return the body of the engine's "create container" call."""
+        return {
+            "Image": self.image,
+            "User": "1000:1000",
+            "Hostname": "sandbox",
+            "NetworkDisabled": True,
+            "OpenStdin": True,
+            # Hanging up ends the runner, and AutoRemove then the container: it dies with its worker, kill -9 included.
+            "StdinOnce": True,
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Labels": {OWNER_LABEL: owner},
+            "HostConfig": self._host_config(),
+        }
+
+    def _host_config(self) -> dict[str, Any]:
+        limits = self.limits
+        host_config: dict[str, Any] = {
+            "AutoRemove": True,
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Memory": limits.memory_bytes,
+            "MemorySwap": limits.memory_bytes,  # memory plus swap: no swap
+            "NanoCpus": round(limits.cpus * 1e9),
+            "PidsLimit": limits.pids,
+            # Without these two, /dev/shm and POSIX message queues are writable in spite of the read-only root.
+            "IpcMode": "none",
+            "Ulimits": [
+                {"Name": "msgqueue", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 256, "Hard": 256},
+                {"Name": "core", "Soft": 0, "Hard": 0},
+            ],
+            # The engine's own log of the output would grow without bound.
+            "LogConfig": {"Type": "none"},
+            "Privileged": False,
+            "OomKillDisable": False,
+        }
+        if self.runtime:
+            host_config["Runtime"] = self.runtime
+        return host_config

@@ -1,0 +1,273 @@
+"""One sandbox: a container from create to destroy. The only module of the execution path that speaks Docker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import requests.exceptions
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from worker.errors import EngineUnavailable, ImageMissing, SandboxError, SandboxLost, SandboxStartError
+from worker.sandbox.frames import PROTOCOL, Frame, FrameError, encode, split
+from worker.sandbox.stream import AttachedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.sandbox.config import SandboxConfig
+
+__all__ = ["Ending", "How", "Report", "Sandbox", "connect"]
+
+logger = logging.getLogger(__name__)
+
+#: The runner ends a strategy at its deadline; this much later the worker stops believing that it will, seconds.
+DEADLINE_GRACE_SECONDS = 2.0
+#: How long the engine may take to say why a container went away, seconds.
+POST_MORTEM_SECONDS = 3
+ENGINE_TIMEOUT_SECONDS = 30
+
+_local = threading.local()
+
+
+class Report(BaseModel):
+    """What the runner says of a run; checked field by field, since it comes out of a container."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    exit_code: int | None
+    signal: int | None
+    timed_out: bool
+    oom_kills: int
+    truncated: bool
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    explanation: str
+
+
+class How(StrEnum):
+    """How a conversation with a sandbox ended."""
+
+    REPORTED = "reported"
+    #: The runner missed its own deadline.
+    OVERDUE = "overdue"
+    #: Somebody called `interrupt()`.
+    INTERRUPTED = "interrupted"
+    #: The container ended without a report.
+    VANISHED = "vanished"
+    #: It sent what no runner sends.
+    BABBLED = "babbled"
+
+
+@dataclass
+class Ending:
+    """What came out of a sandbox, whatever happened."""
+
+    how: How = How.VANISHED
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+    truncated: bool = False
+    report: Report | None = None
+    wall_seconds: float = 0.0
+    #: For a container that vanished: what the engine saw.
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+def connect() -> docker.APIClient:
+    """Return this thread's client of the engine that `DOCKER_HOST` or the CLI context names.
+
+    docker-py's client is neither fork-safe nor thread-safe, hence one per thread and process.
+
+    Raises:
+        EngineUnavailable: nobody answers there.
+    """
+    if getattr(_local, "pid", None) != os.getpid():
+        try:
+            _local.client = docker.from_env(version="auto", timeout=ENGINE_TIMEOUT_SECONDS).api
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+            raise _unavailable(exc) from exc
+        _local.pid = os.getpid()
+    client: docker.APIClient = _local.client
+    return client
+
+
+def _unavailable(exc: Exception) -> EngineUnavailable:
+    cause = "permission denied" if "Permission denied" in str(exc) else "no answer"
+    where = os.environ.get("DOCKER_HOST", "its default socket")
+    return EngineUnavailable(f"no container engine at {where} ({cause}): run `make setup`, or set DOCKER_HOST")
+
+
+@contextlib.contextmanager
+def _engine_errors(image: str) -> Iterator[None]:
+    """Turn what docker-py raises into this project's errors."""
+    try:
+        yield
+    except docker.errors.ImageNotFound as exc:
+        msg = f"the executor image {image} is not there: run `make setup`, or set STRATBOX_SANDBOX_IMAGE"
+        raise ImageMissing(msg) from exc
+    except docker.errors.APIError as exc:
+        msg = f"the engine refused to start a sandbox: {exc.explanation or exc}".splitlines()[0]
+        raise SandboxStartError(msg) from exc
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
+        raise _unavailable(exc) from exc
+    except OSError as exc:
+        msg = f"the connection to the sandbox failed: {exc}"
+        raise SandboxStartError(msg) from exc
+
+
+class Sandbox:
+    """A started container whose runner has numpy and pandas imported and waits for one strategy."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        """Create and start the container and wait until its runner is ready.
+
+        Raises:
+            SandboxError: the engine, the image or the start-up failed; nothing is left behind.
+        """
+        self._limits = config.limits
+        self._interrupted = False
+        self._stream = AttachedStream()
+        self.container_id = ""
+        try:
+            with _engine_errors(config.image):
+                self._start(config)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _start(self, config: SandboxConfig) -> None:
+        deadline = time.monotonic() + config.start_timeout_seconds
+        client = connect()
+        owner = f"{socket.gethostname()}/{os.getpid()}"
+        spec = config.container_spec(owner)
+        name = f"stratbox-{uuid.uuid4().hex[:12]}"
+        self.container_id = client.create_container_from_config(spec, name)["Id"]
+        # Attached before the start: nothing the runner says can be missed.
+        params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        self._stream.attach(client.attach_socket(self.container_id, params=params))
+        client.start(self.container_id)
+        self._expect_ready(deadline)
+
+    def _expect_ready(self, deadline: float) -> None:
+        try:
+            kind, payload = next(self._stream.frames(deadline), (None, b""))
+            ready = json.loads(payload) if kind is Frame.READY else {}
+        except TimeoutError as exc:
+            msg = "the sandbox was not ready in time: is the host overloaded? (STRATBOX_SANDBOX_START_TIMEOUT_SECONDS)"
+            raise SandboxStartError(msg) from exc
+        except ValueError as exc:
+            ready = {"protocol": str(exc)}
+        if not ready:
+            msg = f"the sandbox ended before it was ready: {self._stream.diagnostics() or 'it said nothing'}"
+            raise SandboxStartError(msg)
+        if ready.get("protocol") != PROTOCOL:
+            msg = f"the executor image speaks protocol {ready.get('protocol')}, this worker {PROTOCOL}: run `make setup`"
+            raise ImageMissing(msg)
+
+    def alive(self) -> bool:
+        """Whether the waiting container is still there; a warm one may have died of its engine's restart."""
+        return self._stream.quiet()
+
+    def run(self, code: str, data: bytes, timeout_seconds: float, seed: int | None = None) -> Ending:
+        """Run one strategy and return what came out; whatever it does is data.
+
+        Args:
+            code: the source that was validated.
+            data: the data file, UTF-8 JSON.
+            timeout_seconds: wall clock from the start of the strategy.
+            seed: for the global random generators; None for a fresh one.
+
+        Raises:
+            SandboxLost: the container went away and the engine cannot be asked why.
+        """
+        ending = Ending()
+        started = time.monotonic()
+        try:
+            self._converse(ending, code, data, timeout_seconds, seed)
+        except TimeoutError:
+            ending.how = How.OVERDUE
+        except (FrameError, ValidationError):
+            ending.how = How.BABBLED
+        except OSError:
+            ending.how = How.VANISHED
+        ending.wall_seconds = time.monotonic() - started
+        if ending.report is None and self._interrupted:
+            ending.how = How.INTERRUPTED
+        if ending.how is How.VANISHED:
+            ending.exit_code, ending.out_of_memory = self._post_mortem(int(ending.wall_seconds) + 2)
+        return ending
+
+    def _converse(self, ending: Ending, code: str, data: bytes, timeout_seconds: float, seed: int | None) -> None:
+        deadline = time.monotonic() + timeout_seconds + DEADLINE_GRACE_SECONDS
+        budget = self._limits.output_bytes
+        header = {"timeout": timeout_seconds, "output_bytes": budget, "seed": seed, "data_bytes": len(data)}
+        self._stream.send(encode(Frame.RUN, json.dumps(header).encode()), deadline)
+        self._stream.send(encode(Frame.CODE, code.encode()), deadline)
+        for frame in split(Frame.DATA, data):
+            self._stream.send(frame, deadline)
+        for kind, payload in self._stream.frames(deadline):
+            if kind is Frame.REPORT:
+                ending.report = Report.model_validate_json(payload)
+                ending.how = How.REPORTED
+                ending.truncated |= ending.report.truncated
+                return
+            if kind not in (Frame.STDOUT, Frame.STDERR):
+                msg = f"unexpected frame {kind!r}"
+                raise FrameError(msg)
+            # The runner keeps to the same budget; a runner that was taken over may not.
+            room = budget - len(ending.stdout) - len(ending.stderr)
+            ending.truncated |= len(payload) > room
+            (ending.stdout if kind is Frame.STDOUT else ending.stderr).extend(payload[:room])
+
+    def interrupt(self) -> None:
+        """Make a running `run()` return at once, from a signal handler or another thread."""
+        self._interrupted = True
+        self._stream.hang_up()
+
+    def _post_mortem(self, seconds: int) -> tuple[int | None, bool]:
+        """Ask the engine how the container ended: its exit code, and whether memory ran out.
+
+        It is asked for events: AutoRemove leaves nothing to inspect.
+        """
+        now = int(time.time())
+        filters = {"container": self.container_id, "event": ["die", "oom"]}
+        exit_code, out_of_memory = None, False
+        try:
+            events = connect().events(now - seconds, now + POST_MORTEM_SECONDS, filters, decode=True)
+            with contextlib.closing(events):
+                for event in events:
+                    out_of_memory |= event["Action"] == "oom"
+                    if event["Action"] == "die":
+                        exit_code = int(event["Actor"]["Attributes"]["exitCode"])
+                        break
+        except (SandboxError, docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+            msg = "the container went away and the engine does not answer"
+            raise SandboxLost(msg) from exc
+        return exit_code, out_of_memory
+
+    def destroy(self) -> None:
+        """End the container and everything in it; what is gone already is fine."""
+        self._stream.close()
+        if not self.container_id:
+            return
+        try:
+            connect().remove_container(self.container_id, v=True, force=True)
+        except docker.errors.NotFound:
+            pass
+        except (SandboxError, docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+            if isinstance(exc, docker.errors.APIError) and exc.status_code == requests.codes["conflict"]:
+                return  # AutoRemove got there first
+            logger.warning("could not remove container %s, its end of input will end it: %s", self.container_id, exc)

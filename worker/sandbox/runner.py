@@ -1,0 +1,294 @@
+"""PID 1 of every sandbox: waits for one strategy, forks a child for it, and reports how the child ended.
+
+It trusts nothing the child does. The child holds no descriptor of the control channel, and the verdict (exit code,
+signal, deadline, out-of-memory count) is what this process saw itself. Standard library only; numpy and pandas are
+imported so that the forked child finds them ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import json
+import mmap
+import os
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from worker.sandbox import strategy
+from worker.sandbox.frames import CHUNK_BYTES, PROTOCOL, Frame, FrameDecoder, encode
+
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+CONTROL_IN, CONTROL_OUT = 0, 1
+#: `/workspace/data.json` in the image links to this descriptor of whoever opens it.
+DATA_FD = 3
+PR_SET_DUMPABLE = 4
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+#: Where the kernel counts out-of-memory kills: cgroup v2, then v1.
+OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+
+
+@dataclass
+class Run:
+    """One strategy as it came over the wire."""
+
+    timeout: float
+    output_bytes: int
+    seed: int | None
+    data_bytes: int
+    data_fd: int
+    code: str | None = None
+
+    def complete(self) -> bool:
+        """Whether code and all of the data are here."""
+        return self.code is not None and self.data_bytes == 0
+
+
+@dataclass
+class Usage:
+    """What the processes that have been reaped so far consumed."""
+
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, usage: struct_rusage) -> None:
+        """Count one reaped process."""
+        self.cpu_seconds += usage.ru_utime + usage.ru_stime
+        self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss * 1024)
+
+
+@dataclass
+class Outlet:
+    """Forwards the child's output as frames until the budget is spent; then reads on and drops it."""
+
+    budget: int
+    kinds: dict[int, Frame]
+    truncated: bool = False
+
+    def forward(self, fd: int) -> bool:
+        """Move one piece from `fd` to the worker; False when there is nothing more to read for now."""
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        kept = data[: self.budget]
+        self.truncated |= len(kept) < len(data)
+        self.budget -= len(kept)
+        if kept:
+            send(self.kinds[fd], kept)
+        return bool(data)
+
+
+@dataclass
+class Supervisor:
+    """Watches one child: its output, its end, its deadline and the worker's hang-up, all at once."""
+
+    child: int
+    outlet: Outlet
+    deadline: float
+    wakeup: int
+    usage: Usage = field(default_factory=Usage)
+    status: int | None = None
+    timed_out: bool = False
+
+    def watch(self) -> None:
+        """Return when the child has ended or its time is up, with no process of it left and all output sent."""
+        poll = select.poll()
+        for fd in (CONTROL_IN, self.wakeup, *self.outlet.kinds):
+            poll.register(fd, select.POLLIN)
+        while self.status is None and not self.timed_out:
+            remaining = self.deadline - time.monotonic()
+            if remaining <= 0:
+                self.timed_out = True
+                break
+            for fd, _ in poll.poll(remaining * 1000):
+                self._attend(poll, fd)
+        self._end_all()
+        for fd in self.outlet.kinds:
+            while self.outlet.forward(fd):
+                pass
+
+    def _attend(self, poll: select.poll, fd: int) -> None:
+        if fd == CONTROL_IN:
+            # The worker hung up (it says nothing while a strategy runs): the sandbox dies with it.
+            os._exit(0)
+        elif fd == self.wakeup:
+            os.read(self.wakeup, CHUNK_BYTES)
+            self._reap(os.WNOHANG)
+        elif not self.outlet.forward(fd):
+            poll.unregister(fd)
+
+    def _reap(self, flags: int) -> bool:
+        """Reap what has ended; False when no child of any kind is left."""
+        try:
+            while True:
+                pid, status, usage = os.wait4(-1, flags)
+                if pid == 0:
+                    return True
+                self.usage.add(usage)
+                if pid == self.child:
+                    self.status = status
+                if not flags:
+                    return True
+        except ChildProcessError:
+            return False
+
+    def _end_all(self) -> None:
+        """Kill every other process of the container, daemonised grandchildren too, and wait until it is alone."""
+        alive = True
+        while alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            alive = self._reap(0)
+
+
+def send(kind: Frame, payload: bytes) -> None:
+    """Write one frame to the worker, whole."""
+    data = memoryview(encode(kind, payload))
+    while data:
+        data = data[os.write(CONTROL_OUT, data) :]
+
+
+def send_json(kind: Frame, message: dict[str, object]) -> None:
+    """Write one frame with a JSON payload."""
+    send(kind, json.dumps(message).encode())
+
+
+def receive(decoder: FrameDecoder) -> Run | None:
+    """Read one strategy from the worker; None when the worker hung up. The data file is sealed then."""
+    run: Run | None = None
+    while chunk := os.read(CONTROL_IN, CHUNK_BYTES):
+        for kind, payload in decoder.feed(chunk):
+            if kind is Frame.RUN:
+                data_fd = os.memfd_create("data.json", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+                run = Run(**json.loads(payload), data_fd=data_fd)
+            elif kind is Frame.CODE and run:
+                run.code = payload.decode()
+            elif kind is Frame.DATA and run:
+                run.data_bytes -= os.write(run.data_fd, payload)
+            else:
+                sys.exit(f"unexpected frame {kind!r}")
+        if run and run.complete():
+            fcntl.fcntl(run.data_fd, fcntl.F_ADD_SEALS, SEALS)
+            return run
+    return None
+
+
+def oom_kills() -> int:
+    """Return how many processes of this container the kernel has killed for memory; 0 where nobody counts."""
+    for counter in OOM_COUNTERS:
+        with contextlib.suppress(OSError):
+            for line in Path(counter).read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
+
+
+def serve(run: Run, wakeup: int) -> None:
+    """Run one strategy in a child and report how it ended."""
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    # Shared memory without a descriptor: the child explains its exception there, the parent only passes it on.
+    explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
+    oom_before = oom_kills()
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        try:
+            become_child((os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd))
+            strategy.run(run.code or "", run.seed, explanation)
+        finally:
+            os._exit(1)  # whatever went wrong, the child never goes on as a second runner
+    for fd in (out_write, err_write, run.data_fd):
+        os.close(fd)
+    os.set_blocking(out_read, False)
+    os.set_blocking(err_read, False)
+    outlet = Outlet(run.output_bytes, {out_read: Frame.STDOUT, err_read: Frame.STDERR})
+    supervisor = Supervisor(child, outlet, started + run.timeout, wakeup)
+    supervisor.watch()
+    ended = time.monotonic()
+    exit_code = os.waitstatus_to_exitcode(supervisor.status) if supervisor.status is not None else None
+    send_json(
+        Frame.REPORT,
+        {
+            "exit_code": exit_code if exit_code is not None and exit_code >= 0 else None,
+            "signal": -exit_code if exit_code is not None and exit_code < 0 else None,
+            "timed_out": supervisor.timed_out,
+            "oom_kills": oom_kills() - oom_before,
+            "truncated": outlet.truncated,
+            "wall_seconds": ended - started,
+            "cpu_seconds": supervisor.usage.cpu_seconds,
+            "peak_memory_bytes": supervisor.usage.peak_memory_bytes,
+            "explanation": explanation[:].partition(b"\0")[0].decode("ascii", "replace"),
+        },
+    )
+    explanation.close()
+    os.close(out_read)
+    os.close(err_read)
+
+
+def become_child(descriptors: tuple[int, int, int, int]) -> None:
+    """Leave the runner behind: own session, own descriptors 0 to 3 and no other, first in line for the OOM killer."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for target, source in enumerate(descriptors):
+        os.dup2(source, target)
+    os.closerange(DATA_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    # Of a process that is not dumpable, /proc/self belongs to root: open that door for one write only.
+    set_dumpable(True)
+    with contextlib.suppress(OSError):  # gVisor has no such file, and kills the sandbox as a whole
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    set_dumpable(False)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Allow or forbid this uid's other processes to trace this one or to read its memory and descriptors."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+def prepare() -> int:
+    """Seal this process and import what strategies use; return the descriptor that wakes on a child's end."""
+    set_dumpable(False)
+    # What has no handler cannot be delivered to PID 1 from inside; Python's own for SIGINT would be one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Hold the data descriptor's number, so that nothing else opened here ever has it.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), DATA_FD)
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    import numpy  # noqa: F401, ICN001, PLC0415  # the preload, after the process is sealed
+    import pandas  # noqa: F401, ICN001, PLC0415
+
+    gc.collect()
+    gc.freeze()  # a collection in the child must not touch, and so copy, the pages it shares with this process
+    return wakeup_read
+
+
+def main() -> NoReturn:
+    """Serve strategies until the worker hangs up."""
+    if os.getpid() != 1:  # _end_all() kills every process it can see
+        sys.exit("the runner is PID 1 of a sandbox container and runs nowhere else")
+    wakeup = prepare()
+    send_json(Frame.READY, {"protocol": PROTOCOL, "python": sys.version.split()[0]})
+    decoder = FrameDecoder()
+    while run := receive(decoder):
+        serve(run, wakeup)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Settings of a worker host, from `STRATBOX_*` variables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.models import ExecutionLimits
+from worker.sandbox.config import SandboxConfig
+
+__all__ = ["WorkerSettings"]
+
+
+class WorkerSettings(BaseSettings):
+    """What an operator may set on a worker host.
+
+    A field of a group is its own variable: `STRATBOX_SANDBOX_RUNTIME`, `STRATBOX_LIMITS_MEMORY_BYTES`. The limits are
+    ceilings: a request may ask for less, never for more.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STRATBOX_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
+    )
+
+    sandbox: SandboxConfig = Field(default=SandboxConfig(), description="How sandboxes are made.")
+    limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
+
+    def sandbox_config(self) -> SandboxConfig:
+        """Return the sandbox these settings describe, limits included."""
+        return self.sandbox.model_copy(update={"limits": self.limits})
