@@ -17,7 +17,7 @@ from celery import states
 from kombu.exceptions import OperationalError
 
 from tasks.app import STRATEGY_EXECUTION, create_app
-from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest
+from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout
 from tasks.models import ErrorDetail, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
@@ -104,6 +104,14 @@ class Submission:
     async def result_async(self, timeout: float | None = None) -> ExecutionResult:  # noqa: ASYNC109  # as in result()
         """Do what `result` does without blocking the event loop."""
         return _result_of(self.id, await self._client.wait_async(self.id, timeout))
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait up to `seconds` for it to end; return whether it has."""
+        try:
+            self._client.wait(self.id, seconds)
+        except ResultTimeout:
+            return False
+        return True
 
     def __await__(self) -> Generator[Any, None, ExecutionResult]:
         """Wait for the result."""
@@ -304,9 +312,17 @@ class StrategyClient:
             BrokerUnavailable: Redis does not answer.
         """
         with _redis_errors():
-            self._app.backend.client.ping()
             replies = self._app.control.ping(timeout=timeout)
         return sorted(name for reply in replies for name in reply)
+
+    def server_info(self) -> dict[str, Any]:
+        """Return what Redis says of itself.
+
+        Raises:
+            BrokerUnavailable: it does not answer.
+        """
+        with _redis_errors():
+            return dict(self._app.backend.client.info())
 
     def close(self) -> None:
         """Close the connections to Redis."""

@@ -34,6 +34,7 @@ class Policy:
     refused_builtins: frozenset[str]  #: may be neither loaded nor bound
     definable_dunders: frozenset[str]  #: methods a class may define, and reach through super()
     constant_dunders: frozenset[str]  #: plain names such as __version__
+    text_dunders: frozenset[str]  #: may be spelled in a string
     readable_dunders: frozenset[str]  #: as an attribute of anything
     writable_dunders: frozenset[str]  #: as an attribute of anything, assignment only
     public_privates: frozenset[str]  #: the documented underscore methods of namedtuple
@@ -232,7 +233,7 @@ _HINTS = {
     "R9": "pass a function, such as np.mean or a lambda, or a reduction such as 'mean' or 'last'",
     "R10": "write an f-string, such as f'{price:.2f}', and no double-underscore names in text",
     "R11": "read the data with open('/workspace/data.json')",
-    "utf-8 cookie": "delete the coding comment: source is always UTF-8",
+    "coding comment": "delete the coding comment: source is always UTF-8",
     "async": "write an ordinary def, for or with: there is nothing to wait for",
     "open variable": "call the variable open_price: open is only for open('/workspace/data.json')",
     "eval": "write the calculation out as plain Python",
@@ -242,6 +243,11 @@ _HINTS = {
     "getattr": "write obj.name, or keep the values in a dict and look them up",
     "setattr": "write obj.name = value, or keep the values in a dict",
     "globals": "pass values as arguments or keep them in a dict",
+    "rebound": "give the variable another name than the imported module",
+    "set_option": "write the full name, as in pd.set_option('display.width', 120)",
+    "to_csv": "leave the path out: print(df.to_csv())",
+    "syntax error": "correct the syntax: strategies are Python 3.11 or later",
+    "limit": "repair the violations above first, then validate again",
     "locals": "pass values as arguments or keep them in a dict",
     "vars": "keep the values in a dict, or use dataclasses.asdict(obj)",
     "input": "there is nobody to ask: use constants or /workspace/data.json",
@@ -279,6 +285,7 @@ DEFAULT_POLICY = Policy(
         __import__ __build_class__ breakpoint input help memoryview"""),
     definable_dunders=_DEFINABLE,
     constant_dunders=_words("__all__ __author__ __doc__ __license__ __slots__ __version__"),
+    text_dunders=_words("__main__"),
     readable_dunders=_words("__name__ __version__"),
     writable_dunders=_words("__doc__ __name__"),
     public_privates=_words("_asdict _fields _make _replace"),
@@ -290,9 +297,9 @@ DEFAULT_POLICY = Policy(
         from_dlpack fromfile fromregex genfromtxt load loadtxt memmap plotting save savetxt savez
         savez_compressed show_config show_versions test testing"""),
     sinks=_words("""as_strided ctypeslib dump dumps eval f2py fromfile fromregex genfromtxt loadtxt
-        memmap plot plotting query savetxt savez savez_compressed to_clipboard to_excel to_feather to_gbq to_hdf to_html to_iceberg
-        to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata to_xarray to_xml
-        tofile"""),
+        memmap plot plotting query savetxt savez savez_compressed to_clipboard to_excel to_feather
+        to_gbq to_hdf to_html to_iceberg to_latex to_markdown to_orc to_parquet to_pickle to_sql
+        to_stata to_xarray to_xml tofile"""),
     sink_prefixes=("read_", "to_"),
     honest_conversions=_words("""to_bytes to_datetime to_datetime64 to_dict to_eng_string
         to_flat_index to_frame to_integral_exact to_integral_value to_julian_date to_list to_numeric

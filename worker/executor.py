@@ -84,6 +84,10 @@ class CodeExecutor:
         """Start warming now instead of at the first execution; returns at once."""
         self._pool.warm()
 
+    def wait_until_warm(self) -> None:
+        """Block until the next sandbox is ready, or has failed to start; the next execution says why."""
+        self._pool.wait_until_warm()
+
     def close(self) -> None:
         """Destroy every sandbox and wait until they are gone."""
         self._finalizer()
@@ -155,7 +159,7 @@ class CodeExecutor:
         if request.timeout is not None and request.timeout > ceiling:
             return rejection(f"timeout: {request.timeout:g} s, this worker allows {ceiling:g} s")
         report = self._validator.validate(request.code) if self._validator else None
-        if not report or not report.violations:
+        if report is None or report:  # a report is true when it is clean
             return None
         first = report.violations[0]
         more = f" (and {len(report.violations) - 1} more)" if len(report.violations) > 1 else ""

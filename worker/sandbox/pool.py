@@ -56,6 +56,12 @@ class SandboxPool:
             while not self._closed and len(self._coming) < self._size:
                 self._coming.append(self._threads.submit(self._create))
 
+    def wait_until_warm(self) -> None:
+        """Block until every start under way has ended, well or badly."""
+        with self._lock:
+            coming = list(self._coming)
+        wait(coming)
+
     def acquire(self) -> Acquired:
         """Return a sandbox for one run and start warming the next.
 

@@ -71,18 +71,14 @@ def execute(source: str, explanation: mmap.mmap) -> int:
     try:
         exec(compile(source, STRATEGY_FILE, "exec", dont_inherit=True), module.__dict__)
     except SystemExit as exc:
-        return _exit_code(exc)
+        if exc.code is None or isinstance(exc.code, int):
+            return (exc.code or 0) & 0xFF
+        _explain(exc, explanation)  # sys.exit("why")
+        return 1
     except BaseException as exc:
         _explain(exc, explanation)
         return 1
     return 0
-
-
-def _exit_code(exc: SystemExit) -> int:
-    if exc.code is None or isinstance(exc.code, int):
-        return (exc.code or 0) & 0xFF
-    print(exc.code, file=sys.stderr)
-    return 1
 
 
 def _explain(exc: BaseException, explanation: mmap.mmap) -> None:

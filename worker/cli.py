@@ -1,0 +1,246 @@
+"""The `stratbox` command.
+
+Exit codes: 0 succeeded; 1 ended otherwise; 2 refused, by the policy or for wrong usage; 3 the infrastructure failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+from typer.exceptions import TyperException
+
+from tasks.client import StrategyClient, Submission, SubmissionState
+from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, StratboxError, UnknownSubmission
+from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus, one_line
+from tasks.validator import ASTValidator
+from worker import display, doctor
+from worker.errors import SandboxError
+from worker.executor import CodeExecutor
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE = 0, 1, 2, 3
+INTERRUPTED = 130
+#: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
+MAX_FILE_BYTES = 64 * MIB
+POLL_SECONDS = 0.5
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Run untrusted trading strategies, each in a container of its own. "
+    "Exit codes: 0 succeeded, 1 ended otherwise, 2 refused by policy or usage, 3 infrastructure.",
+)
+
+File = Annotated[Path, typer.Argument(help="The strategy, a Python file.")]
+Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds as /workspace/data.json.")]
+Timeout = Annotated[float | None, typer.Option(help="Wall clock of the strategy, seconds, at most 60.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the global random generators.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+SubmissionId = Annotated[str, typer.Argument(help="The id that `submit` printed.")]
+
+
+@app.command()
+def run(
+    file: File,
+    data: Data = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    repeat: Annotated[int, typer.Option(min=1, max=1000, help="Run it this often, each in a fresh sandbox.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run one strategy on this machine, without Redis."""
+    request = _request(file, data, timeout=timeout, seed=seed)
+    worst = ExecutionStatus.SUCCEEDED
+    # A single run needs no second sandbox warming behind it.
+    with CodeExecutor(warm=1 if repeat > 1 else 0) as executor:
+        for number in range(repeat):
+            result = executor.execute(request)
+            _show(result, file, as_json=as_json)
+            worst = worst if result.success else result.status
+            if number + 1 < repeat:
+                executor.wait_until_warm()
+    raise typer.Exit(_exit_code(worst))
+
+
+@app.command()
+def submit(
+    file: File,
+    data: Data = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    user: Annotated[str, typer.Option(help="Whose strategy it is.")] = "",
+    priority: Annotated[int, typer.Option(help="0 (first) to 9 (last).")] = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it and print its result.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send one strategy through Redis; prints its id."""
+    request = _request(file, data, timeout=timeout, seed=seed, user_id=user)
+    with StrategyClient() as client:
+        submission = client.submit_request(request, priority=priority)
+        if not wait:
+            display.out.print(submission.id)
+            return
+        _finish(_follow(submission), file, as_json=as_json)
+
+
+@app.command()
+def result(
+    submission_id: SubmissionId,
+    timeout: Annotated[float, typer.Option(min=0, help="Wait for it this long, seconds.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print the result of a submission."""
+    with StrategyClient() as client:
+        _finish(client.submission(submission_id).result(timeout), Path("strategy.py"), as_json=as_json)
+
+
+@app.command()
+def status(submission_id: SubmissionId) -> None:
+    """Say where a submission stands."""
+    with StrategyClient() as client:
+        display.out.print(str(client.submission(submission_id).status()))
+
+
+@app.command()
+def cancel(submission_id: SubmissionId) -> None:
+    """End a submission, queued or running."""
+    with StrategyClient() as client:
+        submission = client.submission(submission_id)
+        if not submission.cancel():
+            display.err.print(f"it had already ended: {submission.status()}")
+            raise typer.Exit(ENDED_OTHERWISE)
+        display.out.print("cancelled")
+
+
+@app.command()
+def validate(file: File, as_json: AsJson = False) -> None:
+    """Check a strategy against the code policy, without running it."""
+    report = ASTValidator().validate(_read(file))
+    if as_json:
+        outcome = ExecutionResult(
+            status=ExecutionStatus.SUCCEEDED if report else ExecutionStatus.REJECTED, violations=report.violations
+        )
+        display.out.print(json.dumps(outcome.model_dump(mode="json")["violations"]), markup=False)
+    else:
+        display.show_violations(str(file), report.violations)
+        display.err.print("[green]clean[/]" if report else f"[magenta]{len(report.violations)} violations[/]")
+    raise typer.Exit(SUCCEEDED if report else REFUSED)
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pool processes; each runs one at a time.")] = 2,
+    loglevel: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> NoReturn:
+    """Start a worker: it takes strategies from Redis until it gets SIGTERM."""
+    # Prefork is the only pool in which time limits and termination work.
+    flags = ["--pool", "prefork", "--concurrency", str(concurrency), "--loglevel", loglevel]
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *flags]
+    os.execv(sys.executable, command)
+
+
+@app.command(name="doctor")
+def examine() -> None:
+    """Check engine, image, every limit (by a real run), Redis and workers."""
+    raise typer.Exit(SUCCEEDED if doctor.examine(display.out) else ENDED_OTHERWISE)
+
+
+def main() -> None:
+    """Run the command line; every error ends in one line on stderr and a documented exit code."""
+    try:
+        sys.exit(app(standalone_mode=False) or SUCCEEDED)
+    except TyperException as exc:
+        _fail(f"{exc.format_message()} (see stratbox --help)", REFUSED)
+    except ValidationError as exc:
+        _fail(f"a STRATBOX_* setting is wrong: {one_line(exc)}", REFUSED)
+    except (InvalidRequest, UnknownSubmission) as exc:
+        _fail(str(exc), REFUSED)
+    except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:
+        _fail(str(exc), INFRASTRUCTURE)
+    except StratboxError as exc:
+        _fail(str(exc), ENDED_OTHERWISE)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    display.err.print(f"stratbox: {display.printable(message)}", markup=False)
+    sys.exit(code)
+
+
+def _request(file: Path, data: Path | None, **fields: object) -> ExecutionRequest:
+    content = {} if data is None else {"data": _read_json(data)}
+    return ExecutionRequest.parse({"code": _read(file), **content, **fields})
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            msg = f"{path}: {path.stat().st_size:,} bytes, far over every limit"
+            raise InvalidRequest(msg)
+        # Bytes first: reading as text would turn the line ends of the code into others.
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as exc:
+        msg = f"{path}: not UTF-8 text (byte {exc.start})"
+        raise InvalidRequest(msg) from exc
+    except OSError as exc:
+        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
+        raise InvalidRequest(msg) from exc
+
+
+def _read_json(path: Path) -> JsonValue:
+    def refuse(constant: str) -> NoReturn:
+        msg = f"{constant} is not JSON; use null"
+        raise ValueError(msg)
+
+    try:
+        content: JsonValue = json.loads(_read(path), parse_constant=refuse)
+    except InvalidRequest:
+        raise
+    except (ValueError, RecursionError) as exc:
+        reason = "nested too deeply" if isinstance(exc, RecursionError) else exc
+        msg = f"{path}: not JSON ({reason})"
+        raise InvalidRequest(msg) from exc
+    return content
+
+
+def _follow(submission: Submission) -> ExecutionResult:
+    """Wait for a result and say where it stands meanwhile; Ctrl-C leaves it running."""
+    started = time.monotonic()
+    with display.err.status("submitted") as spinner:
+        while isinstance(where := submission.status(), SubmissionState) and where is not SubmissionState.LOST:
+            spinner.update(f"{submission.id} {where}, {time.monotonic() - started:.0f} s")
+            if submission.ended_within(POLL_SECONDS):
+                break
+    return submission.result(timeout=0)
+
+
+def _finish(outcome: ExecutionResult, file: Path, *, as_json: bool) -> NoReturn:
+    _show(outcome, file, as_json=as_json)
+    raise typer.Exit(_exit_code(outcome.status))
+
+
+def _show(outcome: ExecutionResult, file: Path, *, as_json: bool) -> None:
+    if as_json:
+        display.out.print(outcome.model_dump_json(), markup=False)
+        return
+    display.show_violations(str(file), outcome.violations)
+    display.show_result(outcome)
+
+
+def _exit_code(status: ExecutionStatus) -> int:
+    return {ExecutionStatus.SUCCEEDED: SUCCEEDED, ExecutionStatus.REJECTED: REFUSED}.get(status, ENDED_OTHERWISE)
+
+
+if __name__ == "__main__":
+    main()

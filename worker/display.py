@@ -1,0 +1,73 @@
+"""How results look on a terminal. What a strategy printed is escaped: it cannot steer the reader's terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from tasks.models import ExecutionResult, ExecutionStatus
+    from tasks.validator import Violation
+
+__all__ = ["STYLES", "err", "out", "printable", "show_result", "show_violations", "summary"]
+
+#: Data goes to stdout, talk to stderr, so that a pipe gets only the data.
+out = Console(soft_wrap=True, highlight=False)
+err = Console(soft_wrap=True, highlight=False, stderr=True)
+
+STYLES: dict[ExecutionStatus | str, str] = {
+    "succeeded": "green",
+    "rejected": "magenta",
+    "failed": "red",
+    "timed_out": "yellow",
+    "out_of_memory": "yellow",
+    "crashed": "red",
+    "cancelled": "blue",
+}
+_KEPT = "\n\t"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and format characters, all but newline and tab, written as escapes."""
+    return "".join(
+        char if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs") else ascii(char)[1:-1]
+        for char in text
+    )
+
+
+def show_result(result: ExecutionResult) -> None:
+    """Print the strategy's output on stdout, and what became of it on stderr."""
+    if result.output:
+        out.print(escape(printable(result.output.removesuffix("\n"))))
+    if result.stderr:
+        err.print(escape(printable(result.stderr.removesuffix("\n"))), style="dim")
+    err.print(summary(result))
+
+
+def summary(result: ExecutionResult) -> str:
+    """Describe a result in one line of rich markup."""
+    metrics = result.metrics
+    style = STYLES[result.status]
+    parts = [f"[bold {style}]{result.status}[/]"]
+    if result.error:
+        parts.append(escape(printable(str(result.error)).replace("\n", " ")))
+    if metrics.peak_memory_bytes:
+        start = "warm" if metrics.warm else "cold"
+        parts.append(
+            f"[dim]{metrics.wall_seconds:.3f} s, CPU {metrics.cpu_seconds:.3f} s, "
+            f"start-up {metrics.startup_seconds:.3f} s ({start}), peak {metrics.peak_memory_bytes / 2**20:.0f} MiB[/]"
+        )
+    if result.truncated:
+        parts.append("[yellow]output cut at the limit[/]")
+    return " · ".join(parts)
+
+
+def show_violations(name: str, violations: tuple[Violation, ...]) -> None:
+    """Print violations on stderr, each on a line that editors can jump to, with its hint below."""
+    for violation in violations:
+        where = f"{name}:{violation.line}:{violation.column}"
+        err.print(f"{escape(where)} [bold magenta]{violation.rule}[/] {escape(printable(violation.message))}")
+        err.print(f"    [dim]{escape(printable(violation.hint))}[/]")
