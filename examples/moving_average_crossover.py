@@ -150,8 +150,7 @@ def main() -> None:
         "equity": [round(value, 2) for value in equity],
         "metrics": metrics,
         "headline": (
-            f"return {metrics['total_return']:+.1%}, Sharpe {metrics['sharpe']:.2f}, "
-            f"{metrics['trades']} trades"
+            f"return {metrics['total_return']:+.1%}, Sharpe {metrics['sharpe']:.2f}, {metrics['trades']} trades"
         ),
     }
     print(json.dumps(result, allow_nan=False))

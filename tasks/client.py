@@ -163,7 +163,13 @@ class StrategyClient:
             InvalidRequest: an argument breaks the contract; nothing was sent.
             BrokerUnavailable: Redis does not answer; nothing was enqueued.
         """
-        fields = {"code": code, "data": {} if data is None else data, "timeout": timeout, "user_id": user_id, "seed": seed}
+        fields = {
+            "code": code,
+            "data": {} if data is None else data,
+            "timeout": timeout,
+            "user_id": user_id,
+            "seed": seed,
+        }
         return self.submit_request(ExecutionRequest.parse(fields), priority=priority)
 
     def submit_request(self, request: ExecutionRequest, *, priority: int = 0) -> Submission:

@@ -243,6 +243,7 @@ _HINTS = {
     "getattr": "write obj.name, or keep the values in a dict and look them up",
     "setattr": "write obj.name = value, or keep the values in a dict",
     "globals": "pass values as arguments or keep them in a dict",
+    "rebound self": "call the variable something else than self or cls",
     "rebound": "give the variable another name than the imported module",
     "set_option": "write the full name, as in pd.set_option('display.width', 120)",
     "to_csv": "leave the path out: print(df.to_csv())",

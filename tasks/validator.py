@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 from tasks.policy import DEFAULT_POLICY, Policy
@@ -176,15 +175,21 @@ _EXPORT = _Guard("R8", "without a path, in a direct call, it returns text", _ret
 _OPTION = _Guard("R8", "only display and mode options, by literal name", _sets_display)
 
 
-@cache
-def _child_fields(kind: type[ast.AST]) -> tuple[str, ...]:
-    return tuple(name for name in kind._fields if name not in _LEAF_FIELDS)
+class _ChildFields(dict[type[ast.AST], tuple[str, ...]]):
+    """Remember which fields of a node type may hold nodes."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        self[kind] = tuple(name for name in kind._fields if name not in _LEAF_FIELDS)
+        return self[kind]
+
+
+_CHILD_FIELDS = _ChildFields()
 
 
 def _children(level: Iterable[ast.AST]) -> list[ast.AST]:
     below: list[ast.AST] = []
     for node in level:
-        for name in _child_fields(type(node)):
+        for name in _CHILD_FIELDS[type(node)]:
             value = getattr(node, name, None)
             if isinstance(value, list):
                 below += [item for item in value if isinstance(item, ast.AST)]
@@ -208,7 +213,11 @@ def _imported(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> tuple[str,
 
 
 def _is_dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
+    return name.startswith("__") and name.endswith("__") and name.strip("_") != ""
+
+
+def _is_sum(node: ast.BinOp) -> bool:
+    return isinstance(node.op, ast.Add)
 
 
 def _is_super(node: ast.expr | None) -> bool:
@@ -218,7 +227,7 @@ def _is_super(node: ast.expr | None) -> bool:
 
 def _dunders(text: str) -> set[str]:
     words = _WORD.findall(text) if "__" in text else []
-    return {word for word in words if _is_dunder(word) and word.strip("_")}
+    return {word for word in words if _is_dunder(word)}
 
 
 def _text(value: object) -> str:
@@ -240,33 +249,63 @@ def _is_plain_template(template: object) -> bool:
     return isinstance(template, str)
 
 
-def _dispatched(call: ast.Call, name: str, methods: frozenset[str]) -> Iterator[ast.expr]:
+def _dispatched(call: ast.Call, methods: frozenset[str]) -> Iterator[ast.expr]:
     """Yield the string expressions that name the function which ``call`` applies."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     stack = [option.value for option in call.keywords if option.arg == "aggfunc"]
-    if name in methods:
+    if name == "NamedAgg":
+        stack += call.args[1:2]
+    elif name in methods and isinstance(call.func, ast.Attribute):
         stack += call.args[:1]
-        every = name in _NAMED_AGGREGATION
-        stack += [o.value for o in call.keywords if every or o.arg in {"func", "arg", None}]
+        for option in call.keywords:
+            stack += _named_functions(option, every=name in _NAMED_AGGREGATION)
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.Constant | ast.JoinedStr):
-            if isinstance(node, ast.JoinedStr) or isinstance(node.value, str):
-                yield node
-        elif isinstance(node, ast.BinOp):
+        if _is_textual(node):
             yield node
         elif name not in _FLAT_DISPATCH:
             stack += _inner(node)
 
 
+def _named_functions(option: ast.keyword, *, every: bool) -> list[ast.expr]:
+    if option.arg in {"func", "arg"}:
+        return [option.value]
+    if not every and option.arg is not None:
+        return []
+    spread = option.arg is None and isinstance(option.value, ast.Dict)
+    values = option.value.values if spread and isinstance(option.value, ast.Dict) else [option.value]
+    # Named aggregation: a tuple is (column, function).
+    return [value.elts[-1] if isinstance(value, ast.Tuple) and value.elts else value for value in values]
+
+
+def _is_textual(node: ast.expr) -> bool:
+    """Return whether ``node`` computes a string out of at least one literal."""
+    while isinstance(node, ast.BinOp):
+        if _is_textual_leaf(node.right):
+            return True
+        node = node.left
+    return _is_textual_leaf(node)
+
+
+def _is_textual_leaf(node: ast.expr) -> bool:
+    literal = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return literal or isinstance(node, ast.JoinedStr)
+
+
 def _inner(node: ast.expr) -> list[ast.expr]:
-    """Return the members of a container that pandas reads function names from."""
-    if isinstance(node, ast.Tuple):
-        return node.elts[-1:]  # named aggregation: (column, function)
-    if isinstance(node, ast.List | ast.Set):
-        return node.elts
-    if isinstance(node, ast.Dict):
-        return node.values
-    return [node.value] if isinstance(node, ast.Starred | ast.NamedExpr) else []
+    """Return the expressions whose values pandas could take from this one."""
+    match node:
+        case ast.List(elts=values) | ast.Set(elts=values) | ast.Tuple(elts=values):
+            return values
+        case ast.Dict(values=values) | ast.BoolOp(values=values):
+            return values
+        case ast.BinOp(left=left, right=right):
+            return [left, right]
+        case ast.IfExp(body=body, orelse=orelse):
+            return [body, orelse]
+        case ast.Starred(value=value) | ast.NamedExpr(value=value):
+            return [value]
+    return []
 
 
 def _characters(line: bytes, offset: int) -> int:
@@ -292,6 +331,8 @@ class _Check:
         self.modules: dict[str, str] = {}  # local name -> the module it stands for
         self.guarded: dict[str, str] = {}  # local name -> the function that may only be called
         self.cleared: set[int] = set()  # id() of nodes that their parent already judged
+        self.plain_names: set[str] = set()  # loading these is always fine
+        self.plain_attributes: set[str] = set()  # so far: reading these from a value is
         self.name_dunders = policy.definable_dunders | policy.constant_dunders
 
     def run(self) -> None:
@@ -300,6 +341,7 @@ class _Check:
         for node in nodes:
             if type(node).__name__ in _BINDING_KINDS:
                 self._collect(node)
+        self.plain_names = self._find_plain_names()
         plan = {kind: self._handler(kind.__name__) for kind in set(map(type, nodes))}
         for node in nodes:
             handler = plan[type(node)]
@@ -320,14 +362,20 @@ class _Check:
                 self._add_at("R0", number, 1, "a coding comment is refused", "coding comment")
         match, message = _UNREADABLE.search(text), "NUL, a lone CR or half a surrogate pair"
         if match is None:
-            most = self.policy.max_import_dots
-            runs = (run for run in _IMPORT_RUN.finditer(text) if run.group().count(".") > most)
-            match, message = next(runs, None), "an import with too many dots"
+            match, message = self._long_import(text), "an import with too many dots"
         if match:
             before = text[: match.start()]
             column = match.start() - before.rfind("\n")
             self._add_at("R0", before.count("\n") + 1, column, f"{message} is refused")
         return match is None
+
+    def _long_import(self, text: str) -> re.Match[str] | None:
+        most = self.policy.max_import_dots
+        logical = text.replace("\\\n", "").split("\n")
+        if max(line.count(".") for line in logical) <= most:
+            return None
+        runs = (run for run in _IMPORT_RUN.finditer(text) if run.group().count(".") > most)
+        return next(runs, None)
 
     def _parse(self) -> ast.Module | None:
         try:
@@ -380,6 +428,11 @@ class _Check:
         elif isinstance(node, ast.ImportFrom) and self._guard_of(alias.name):
             self.guarded[local] = alias.name
 
+    def _find_plain_names(self) -> set[str]:
+        known = {name for name in self.bound if not _is_dunder(name)} | self.policy.builtins
+        special = {"open", "type", *self.modules, *self.guarded}
+        return known - special - self.policy.refused_builtins
+
     # One handler per node type; the table is at the end of the module.
 
     def _handler(self, kind: str) -> "_Handler | None":
@@ -387,7 +440,8 @@ class _Check:
 
     def visit_refused_node(self, node: ast.AST) -> None:
         kind = type(node).__name__
-        self._add("R1", node, f"{kind} is not allowed", "async" if "A" in kind[:2] else kind)
+        thing = "async" if kind.startswith(("Async", "Await")) else kind
+        self._add("R1", node, f"{kind} is not allowed", thing)
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
         if node.is_async:
@@ -445,30 +499,29 @@ class _Check:
             self._add("R4", node, f"{name} is only the first argument of a method", "rebound self")
 
     def visit_name(self, node: ast.Name) -> None:
-        name, policy = node.id, self.policy
+        name = node.id
         if not isinstance(node.ctx, ast.Load):
             self._bind(node, name, self.name_dunders)
-        elif id(node) in self.cleared:
-            return
-        elif name in policy.refused_builtins:
+        elif name not in self.plain_names and id(node) not in self.cleared:
+            self._refuse_name(node, name)
+
+    def _refuse_name(self, node: ast.Name, name: str) -> None:
+        if name in self.policy.refused_builtins:
             self._add("R6", node, f"the builtin {name} is not allowed", name)
         elif name in self.modules:
             self._add("R7", node, f"the module {name} is used as a value", "module value")
         elif guard := self._guard(node):
             thing = "open variable" if name == "open" and name in self.bound else name
             self._add(guard.rule, node, guard.message, thing)
-        elif name not in policy.builtins and (name not in self.bound or _is_dunder(name)):
-            self._unknown_name(node)
-
-    def _unknown_name(self, node: ast.Name) -> None:
-        name = node.id
-        if _is_dunder(name) and name not in self.name_dunders:
+        elif _is_dunder(name) and name not in self.name_dunders:
             self._add("R3", node, f"the name {name} is reserved", name)
-        elif name not in self.bound:
+        elif name not in self.bound and name not in self.policy.builtins:
             self._add("R6", node, f"{name} is neither defined here nor an allowed builtin", name)
 
     def visit_attribute(self, node: ast.Attribute) -> None:
         module = self._module_of(node.value)
+        if module is None and node.attr in self.plain_attributes:
+            return
         stored = not isinstance(node.ctx, ast.Load)
         if module is not None:
             self.cleared.add(id(node.value))
@@ -480,6 +533,12 @@ class _Check:
         if problem is None and id(node) not in self.cleared:
             problem = self._uncalled(node)
         self._report(problem, node, node.attr)
+        if problem is None and module is None and not self._depends(node.attr):
+            self.plain_attributes.add(node.attr)
+
+    def _depends(self, name: str) -> bool:
+        """Return whether the next use of this attribute name may be judged otherwise."""
+        return name.startswith("_") or name in _FORMAT or self._guard_of(name) is not None
 
     def _module_of(self, node: ast.expr) -> str | None:
         """Return the module that ``node`` is, if it is one: ``np.random`` is numpy.random."""
@@ -569,8 +628,7 @@ class _Check:
         guard = self._guard(node.func)
         if guard is not None and guard.is_honest(self.policy, node):
             self.cleared.add(id(node.func))
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-        for value in _dispatched(node, name, self.policy.string_dispatch):
+        for value in _dispatched(node, self.policy.string_dispatch):
             text = "".join(self._fold(value))
             if text not in self.policy.reductions:
                 self._add("R9", value, "a function named by a string must be a listed reduction")
@@ -582,14 +640,15 @@ class _Check:
     # Strings (R10).
 
     def visit_expression(self, node: ast.Expr) -> None:
-        self.cleared.add(id(node.value))  # a docstring goes nowhere
+        if isinstance(node.value, ast.Constant):
+            self.cleared.add(id(node.value))  # a docstring goes nowhere
 
     def visit_constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str | bytes) and id(node) not in self.cleared:
             self._judge_text(node, _dunders(_text(node.value)))
 
     def visit_joined(self, node: ast.BinOp | ast.JoinedStr) -> None:
-        if id(node) in self.cleared:
+        if id(node) in self.cleared or (isinstance(node, ast.BinOp) and not _is_sum(node)):
             return
         parts = self._fold(node)
         whole = _dunders("".join(parts))
@@ -609,7 +668,7 @@ class _Check:
             item = stack.pop()
             if isinstance(item, ast.Constant):
                 parts.append(_text(item.value))
-            elif isinstance(item, ast.BinOp) and isinstance(item.op, ast.Add):
+            elif isinstance(item, ast.BinOp) and _is_sum(item):
                 self.cleared.add(id(item))
                 stack += [item.right, item.left]
             elif isinstance(item, ast.JoinedStr):
@@ -663,9 +722,7 @@ class _Check:
         stop = None if item.stop is None else item.stop - 1
         text = _printable(self._line(item.line)[item.column - 1 : stop].rstrip())
         hint = self.policy.hint(item.rule, *item.things)
-        return Violation(
-            item.rule, item.line, item.column, text, _printable(item.message, 400), hint
-        )
+        return Violation(item.rule, item.line, item.column, text, _printable(item.message, 400), hint)
 
 
 _Problem = tuple[str, str] | None  # rule and message

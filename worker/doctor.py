@@ -74,9 +74,14 @@ def _judge_output(result: ExecutionResult, config: SandboxConfig) -> str | None:
 PROBES = (
     Probe("data file", "print(open('/workspace/data.json').read())", _expect_output('{"probe":true}')),
     Probe("CPU share", "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass", _judge_cpu),
-    Probe("memory", "block = b'x' * (1 << 20)\nheld = [block + b'' + bytes([i % 256]) for i in range(1 << 20)]",
-          _expect(ExecutionStatus.OUT_OF_MEMORY)),
-    Probe("processes", """
+    Probe(
+        "memory",
+        "block = b'x' * (1 << 20)\nheld = [block + b'' + bytes([i % 256]) for i in range(1 << 20)]",
+        _expect(ExecutionStatus.OUT_OF_MEMORY),
+    ),
+    Probe(
+        "processes",
+        """
 import os, time
 born = 0
 try:
@@ -86,12 +91,20 @@ try:
         born += 1
 except OSError:
     print(born)
-""", _judge_pids),
-    Probe("no network", """
+""",
+        _judge_pids,
+    ),
+    Probe(
+        "no network",
+        """
 interfaces = [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]]
 print(interfaces, len(open('/proc/net/route').readlines()) - 1, 'routes')
-""", _expect_output("['lo'] 0 routes")),
-    Probe("read-only files", """
+""",
+        _expect_output("['lo'] 0 routes"),
+    ),
+    Probe(
+        "read-only files",
+        """
 import os
 written = []
 for top, folders, names in os.walk('/'):
@@ -102,13 +115,19 @@ for top, folders, names in os.walk('/'):
     except OSError:
         pass
 print(written)
-""", _expect_output("[]")),
-    Probe("no privileges", """
+""",
+        _expect_output("[]"),
+    ),
+    Probe(
+        "no privileges",
+        """
 import os
 status = dict(line.split(':', 1) for line in open('/proc/self/status'))
 names = ('CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs')
 print(os.getuid(), os.getgid(), *(int(status[name], 16) for name in names), int(status['Seccomp']) > 0)
-""", _expect_output("1000 1000 0 0 0 0 1 True")),
+""",
+        _expect_output("1000 1000 0 0 0 0 1 True"),
+    ),
     Probe("timeout", "while True: pass", _expect(ExecutionStatus.TIMED_OUT), timeout=1.0),
     Probe("output cap", "print('x' * (2 << 20))", _judge_output),
 )

@@ -141,7 +141,13 @@ class CodeExecutor:
             InvalidRequest: an argument breaks the contract.
             SandboxError: the machinery failed; trying again may help.
         """
-        fields = {"code": code, "data": {} if data is None else data, "timeout": timeout, "user_id": user_id, "seed": seed}
+        fields = {
+            "code": code,
+            "data": {} if data is None else data,
+            "timeout": timeout,
+            "user_id": user_id,
+            "seed": seed,
+        }
         request = ExecutionRequest.parse(fields)
         cancellation = Cancellation()
         running = asyncio.get_running_loop().create_task(
@@ -221,7 +227,9 @@ def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> E
     )
 
 
-def _verdict(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> tuple[ExecutionStatus, ErrorDetail | None]:
+def _verdict(
+    ending: Ending, timeout_seconds: float, config: SandboxConfig
+) -> tuple[ExecutionStatus, ErrorDetail | None]:
     report = ending.report
     mebibytes = config.limits.memory_bytes // 2**20
     if ending.how is How.INTERRUPTED:

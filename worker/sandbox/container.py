@@ -174,7 +174,9 @@ class Sandbox:
             msg = f"the sandbox ended before it was ready: {self._stream.diagnostics() or 'it said nothing'}"
             raise SandboxStartError(msg)
         if ready.get("protocol") != PROTOCOL:
-            msg = f"the executor image speaks protocol {ready.get('protocol')}, this worker {PROTOCOL}: run `make setup`"
+            msg = (
+                f"the executor image speaks protocol {ready.get('protocol')}, this worker {PROTOCOL}: run `make setup`"
+            )
             raise ImageMissing(msg)
 
     def alive(self) -> bool:

@@ -89,7 +89,11 @@ def _explain(exc: BaseException, explanation: mmap.mmap) -> None:
     lines = [frame.lineno for frame in report.stack]
     if isinstance(exc, SyntaxError) and exc.filename == STRATEGY_FILE:
         lines.append(exc.lineno)
-    detail = {"type": type(exc).__name__[:MAX_NAME_CHARS], "message": _message(exc), "line": lines[-1] if lines else None}
+    detail = {
+        "type": type(exc).__name__[:MAX_NAME_CHARS],
+        "message": _message(exc),
+        "line": lines[-1] if lines else None,
+    }
     for kept in TRACEBACK_CHARS:
         encoded = json.dumps({**detail, "traceback": text[len(text) - kept :] if kept < len(text) else text}).encode()
         if len(encoded) <= EXPLANATION_BYTES:
