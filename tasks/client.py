@@ -17,7 +17,7 @@ from celery import states
 from kombu.exceptions import OperationalError
 
 from tasks.app import STRATEGY_EXECUTION, create_app
-from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout
+from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, StratboxError
 from tasks.models import ErrorDetail, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
@@ -62,6 +62,8 @@ _STATES = {
 def _redis_errors() -> Iterator[None]:
     try:
         yield
+    except StratboxError:
+        raise  # a ResultTimeout is an OSError, too
     except (redis.exceptions.RedisError, OperationalError, OSError, RuntimeError) as exc:
         # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
         if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):

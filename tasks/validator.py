@@ -268,14 +268,19 @@ def _dispatched(call: ast.Call, methods: frozenset[str]) -> Iterator[ast.expr]:
 
 
 def _named_functions(option: ast.keyword, *, every: bool) -> list[ast.expr]:
+    """Return what a keyword of an aggregation names as functions."""
     if option.arg in {"func", "arg"}:
         return [option.value]
     if not every and option.arg is not None:
         return []
-    spread = option.arg is None and isinstance(option.value, ast.Dict)
-    values = option.value.values if spread and isinstance(option.value, ast.Dict) else [option.value]
-    # Named aggregation: a tuple is (column, function).
-    return [value.elts[-1] if isinstance(value, ast.Tuple) and value.elts else value for value in values]
+    spread = option.value if option.arg is None else None
+    values = spread.values if isinstance(spread, ast.Dict) else [option.value]
+    return [_second(value) for value in values]
+
+
+def _second(value: ast.expr) -> ast.expr:
+    """Return the function of a named aggregation, which is a tuple (column, function)."""
+    return value.elts[-1] if isinstance(value, ast.Tuple) and value.elts else value
 
 
 def _is_textual(node: ast.expr) -> bool:

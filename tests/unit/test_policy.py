@@ -70,7 +70,7 @@ def test_no_module_exports_a_sink(module: str) -> None:
     allowed = {"load", "dump", "dumps"} if module == "json" else set()
     sinks = DEFAULT_POLICY.library_sinks | DEFAULT_POLICY.sinks
     assert names & sinks <= allowed
-    assert not [name for name in names if name.startswith("_") or name.startswith("read_")]
+    assert not [name for name in names if name.startswith(("_", "read_"))]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+# Everything a person types. `make demo` and `make test` set up what they need first.
+PYTHON := .venv/bin/python
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## virtual environment, container engine, Redis, images; does only what is missing
+	@ops/setup
+
+demo: setup  ## eight strategies through the queue, four good and four not
+	@$(PYTHON) ops/demo.py
+
+test: setup  ## all tests, in real containers and with a real Redis
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: setup  ## formatter, linter, types, import rules
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+
+redis: setup  ## a Redis for local work, in the foreground, data in .setup/redis
+	@mkdir -p .setup/redis && exec redis-server ops/redis.conf --dir .setup/redis
+
+worker: setup  ## a worker of two processes, in the foreground
+	@exec .venv/bin/stratbox worker
+
+requirements:  ## lock the requirements again, newest allowed versions
+	@command -v uv >/dev/null || { echo "requirements: install uv first"; exit 1; }
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make requirements" --all-extras --group dev pyproject.toml -o ops/requirements/dev.txt
+	uv pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make requirements" ops/requirements/executor.in -o ops/requirements/executor.txt
+
+clean:  ## remove caches and the virtual environment; images and the engine stay
+	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help setup demo test check redis worker requirements clean

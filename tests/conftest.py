@@ -1,0 +1,136 @@
+"""What every test shares. A missing engine, image or Redis fails a test; it never skips one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+from local import private_redis, private_worker
+
+from tasks import Settings, StrategyClient
+from worker import CodeExecutor, SandboxConfig
+from worker.sandbox.config import OWNER_LABEL
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Inherited by every process a test starts, so that the last test can find one that outlived it.
+SESSION_VARIABLE = "STRATBOX_TEST_SESSION"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the test that looks for leftovers after all others."""
+    items.sort(key=lambda item: item.path.name == "test_nothing_left.py")
+
+
+class Leftovers:
+    """What this test session started and has not ended."""
+
+    def __init__(self) -> None:
+        self.session = uuid.uuid4().hex
+        self._containers_before = self._container_ids()
+        self._files_before = self._file_names()
+
+    def wait(self, seconds: float) -> list[str]:
+        """Return what is left after up to `seconds` of patience."""
+        deadline = time.monotonic() + seconds
+        while (left := self._look()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
+    def _look(self) -> list[str]:
+        containers = sorted(self._container_ids() - self._containers_before)
+        files = sorted(self._file_names() - self._files_before)
+        return [*(f"container {name}" for name in containers), *(f"file {name}" for name in files), *self._processes()]
+
+    def _processes(self) -> Iterator[str]:
+        mark = f"{SESSION_VARIABLE}={self.session}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes():
+                    yield f"process {folder.name} {(folder / 'cmdline').read_bytes().replace(bytes(1), b' ').decode()}"
+            except OSError:
+                continue  # it has just ended, or is not ours
+
+    @staticmethod
+    def _container_ids() -> set[str]:
+        client = docker.from_env(version="auto")
+        try:
+            return {found.id for found in client.containers.list(all=True, filters={"label": OWNER_LABEL})}
+        finally:
+            client.close()
+
+    @staticmethod
+    def _file_names() -> set[str]:
+        return {str(path) for path in Path(tempfile.gettempdir()).glob("stratbox-*")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leftovers() -> Iterator[Leftovers]:
+    """Remember what was there before the first test, and scrub the environment of the operator's settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("STRATBOX_")]:
+            patch.delenv(name)
+        try:
+            found = Leftovers()
+        except docker.errors.DockerException as exc:
+            pytest.fail(f"no container engine answers: run `make setup` ({exc})")
+        patch.setenv(SESSION_VARIABLE, found.session)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.DockerClient]:
+    """The engine, asked directly: what a test asserts does not go through the code it tests."""
+    client = docker.from_env(version="auto")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def executor_image() -> str:
+    """The tag of the executor image."""
+    return SandboxConfig().image
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[CodeExecutor]:
+    """An executor as users have it, code policy included."""
+    with CodeExecutor() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bare_executor() -> Iterator[CodeExecutor]:
+    """An executor with the code policy off: what holds, the container holds."""
+    with CodeExecutor(validator=None) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A Redis of the module's own."""
+    with private_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def worker_process(redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real worker with two pool processes."""
+    with private_worker(redis_url) as process:
+        yield process
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[StrategyClient]:
+    """A producer."""
+    with StrategyClient(Settings(redis_url=redis_url)) as opened:
+        yield opened

@@ -1,0 +1,429 @@
+"""The executor, each test in a real container."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks import ExecutionRequest, ExecutionStatus
+from tasks.errors import InvalidRequest
+from worker import CodeExecutor, SandboxConfig, execute_strategy
+from worker.errors import EngineUnavailable, ImageMissing
+
+if TYPE_CHECKING:
+    import docker
+
+RSI = """
+import json
+import numpy as np
+import pandas as pd
+
+with open('/workspace/data.json') as f:
+    close = pd.Series(json.load(f)['close'], dtype=float)
+change = close.diff()
+gain = change.clip(lower=0).ewm(alpha=1 / 14, adjust=False).mean()
+loss = -change.clip(upper=0).ewm(alpha=1 / 14, adjust=False).mean()
+rsi = 100 - 100 / (1 + gain / loss.replace(0, np.nan))
+print(json.dumps({'bars': len(close), 'last': round(float(rsi.iloc[-1]), 6)}))
+"""
+
+
+def wilder_rsi(closes: list[float]) -> float:
+    """Compute the same figure without pandas, as the independent check of what came back."""
+    gain = loss = None
+    for before, after in zip(closes, closes[1:], strict=False):
+        up, down = max(after - before, 0.0), max(before - after, 0.0)
+        gain = up if gain is None else gain + (up - gain) / 14
+        loss = down if loss is None else loss + (down - loss) / 14
+    assert gain is not None
+    assert loss is not None
+    return 100 - 100 / (1 + gain / loss)
+
+
+async def test_basic_execution(executor: CodeExecutor) -> None:
+    """A strategy with numpy and pandas runs and its numbers are right."""
+    closes = [100 + (i * 7919 % 13) - 6 + i / 10 for i in range(250)]
+    result = await executor.execute_strategy(code=RSI, data={"close": closes}, timeout=30)
+    assert result.success, result.error
+    assert result.status is ExecutionStatus.SUCCEEDED
+    assert result.error is None
+    assert result.exit_code == 0
+    answer = result.json()
+    assert answer["bars"] == 250
+    assert answer["last"] == pytest.approx(wilder_rsi(closes), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"price": 100},
+        [1, 2.5, None, True, "text"],
+        "é 漢 😀 \u2028 \\ \" '",
+        None,
+        {"deep": {"er": [{"est": 1e-300}]}, "": 0, "big": 2**60},
+        {"blob": "x" * (15 * 1024 * 1024)},
+    ],
+    ids=["object", "array", "text", "null", "nested", "15 MiB"],
+)
+def test_data_input_output(executor: CodeExecutor, data: object) -> None:
+    """What goes in as data is what the strategy reads, and it can read it twice but not write it."""
+    code = """
+        import json
+        first = json.load(open('/workspace/data.json', encoding='utf-8'))
+        with open('/workspace/data.json', encoding='utf-8') as f:
+            again = json.load(f)
+        text = json.dumps(first)
+        print(json.dumps({'same': first == again, 'data': first if len(text) < 1000 else len(text)}))
+    """
+    result = executor.execute(ExecutionRequest.parse({"code": textwrap.dedent(code), "data": data}))
+    assert result.success, result.error
+    text = json.dumps(data)
+    assert result.json() == {"same": True, "data": data if len(text) < 1000 else len(text)}
+
+
+def test_timeout_enforcement(executor: CodeExecutor) -> None:
+    """An endless loop ends at its deadline, and what it printed survives."""
+    started = time.monotonic()
+    result = executor.execute(ExecutionRequest(code="print('begun')\nwhile True:\n    pass", timeout=1.5))
+    assert result.status is ExecutionStatus.TIMED_OUT
+    assert not result.success
+    assert result.output == "begun\n"
+    assert "1.5 s" in str(result.error)
+    assert 1.5 <= result.metrics.wall_seconds < 2.5
+    assert time.monotonic() - started < 10
+
+
+def test_network_isolation(bare_executor: CodeExecutor) -> None:
+    """With the code policy off: only loopback exists, nothing resolves, nothing connects."""
+    code = """
+        import socket
+        print([line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]])
+        for attempt in (
+            lambda: socket.create_connection(('10.0.0.1', 80), timeout=2),
+            lambda: socket.getaddrinfo('example.invalid', 80),
+            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('169.254.169.254', 80)),
+        ):
+            try:
+                attempt()
+                print('OPEN')
+            except OSError:
+                print('closed')
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
+    assert result.success, result.error
+    assert result.output.splitlines() == ["['lo']", "closed", "closed", "closed"]
+
+
+def test_filesystem_readonly(bare_executor: CodeExecutor) -> None:
+    """With the code policy off: no folder of the whole tree takes a file, and the data is sealed."""
+    code = """
+        import os
+        written, tried = [], 0
+        for top, folders, _ in os.walk('/'):
+            folders[:] = [name for name in folders if os.path.join(top, name) not in ('/proc', '/sys')]
+            tried += 1
+            try:
+                open(os.path.join(top, 'planted'), 'w')
+                written.append(top)
+            except OSError:
+                pass
+        for path in ('/workspace/data.json', '/proc/sys/kernel/hostname', '/dev/shm/x', '/dev/mqueue/x'):
+            try:
+                with open(path, 'r+b') as f:
+                    f.write(b'forged')
+                written.append(path)
+            except OSError:
+                pass
+        print(tried > 100, written, open('/workspace/data.json').read())
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code), data=[1, 2]))
+    assert result.success, result.error
+    assert result.output.strip() == "True [] [1,2]"
+
+
+def test_process_limits(bare_executor: CodeExecutor) -> None:
+    """With the code policy off: a fork bomb stops at 31 processes beside the runner and takes nobody with it."""
+    code = """
+        import os, time
+        born = 0
+        try:
+            while born < 1000:
+                if os.fork() == 0:
+                    os.setsid()
+                    time.sleep(600)
+                born += 1
+        except BlockingIOError:
+            print(born)
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
+    assert result.success, result.error
+    assert int(result.output) == 32 - 2  # the runner and the strategy itself count
+    assert result.metrics.wall_seconds < 5, "daemonised grandchildren delay nothing"
+    assert bare_executor.execute(ExecutionRequest(code="print(1)")).success
+
+
+@pytest.mark.parametrize(
+    ("code", "on_stdout", "on_stderr"),
+    [
+        ("print('x' * 3_000_000)", 1 << 20, 0),
+        ("import sys\nfor i in range(40_000): print('y' * 99, file=sys.stderr)", 0, 1 << 20),
+        ("import sys\nprint('a' * 600_000, end='')\nprint('b' * 600_000, end='', file=sys.stderr)", 600_000, 448_576),
+    ],
+    ids=["one line", "stderr", "both together"],
+)
+def test_output_size_limits(bare_executor: CodeExecutor, code: str, on_stdout: int, on_stderr: int) -> None:
+    """Output is kept up to 1 MiB, both streams together; the rest is dropped and said so."""
+    result = bare_executor.execute(ExecutionRequest(code=code))
+    assert result.success, result.error
+    assert result.truncated
+    assert len(result.output) + len(result.stderr) == 1 << 20
+    if (on_stdout, on_stderr) != (600_000, 448_576):  # which stream's bytes come first is the scheduler's choice
+        assert (len(result.output), len(result.stderr)) == (on_stdout, on_stderr)
+
+
+def test_output_under_the_limit_is_whole(bare_executor: CodeExecutor) -> None:
+    """A full MiB comes back to the last byte and is not called truncated."""
+    result = bare_executor.execute(ExecutionRequest(code="print('x' * ((1 << 20) - 1))"))
+    assert result.output == "x" * ((1 << 20) - 1) + "\n"
+    assert not result.truncated
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "line"),
+    [
+        ("x = 1\n\nprint(x / 0)", "failed", "ZeroDivisionError", 3),
+        ("def f():\n    raise KeyError('close')\n\nf()", "failed", "KeyError", 2),
+        ("raise SystemExit(3)", "failed", "NonZeroExit", None),
+        ("raise SystemExit('no data')", "failed", "SystemExit", 1),
+        ("raise SystemExit(0)", "succeeded", None, None),
+        ("import os\nos._exit(0)", "succeeded", None, None),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "crashed", "Crashed", None),
+        ("import ctypes\nctypes.string_at(0)", "crashed", "Crashed", None),
+        ("import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()", None, None, None),
+        ("hold = [bytearray(1 << 20) for _ in range(400)]", "out_of_memory", "OutOfMemory", None),
+        ("def f(:", "failed", "SyntaxError", 1),
+        ("import os\nfor fd in range(256):\n    try: os.close(fd)\n    except OSError: pass", "succeeded", None, None),
+    ],
+)
+def test_error_handling(
+    bare_executor: CodeExecutor, code: str, status: str | None, kind: str | None, line: int | None
+) -> None:
+    """Whatever a strategy does ends as a result with a status; the next one is unharmed."""
+    result = bare_executor.execute(ExecutionRequest(code=code, timeout=20))
+    assert status is None or result.status == status, result
+    assert (result.error and result.error.type) == kind or status is None
+    assert (result.error and result.error.line) == line or status is None
+    assert (result.error is None) == result.success
+    assert bare_executor.execute(ExecutionRequest(code="print('unharmed')")).output == "unharmed\n"
+
+
+def test_traceback_shows_only_the_strategy(bare_executor: CodeExecutor) -> None:
+    """The traceback has the strategy's frames with their source lines and none of the runner's or pandas'."""
+    code = "import pandas as pd\n\ndef signal(df):\n    return df['missing']\n\nsignal(pd.DataFrame({'a': [1]}))\n"
+    error = bare_executor.execute(ExecutionRequest(code=code)).error
+    assert error is not None
+    assert (error.type, error.line) == ("KeyError", 4)
+    assert error.traceback.count("File ") == error.traceback.count('File "strategy.py"') >= 2
+    assert "return df['missing']" in error.traceback
+
+
+async def test_convenience_function(docker_client: docker.DockerClient) -> None:
+    """One call, one container, nothing left of it when the call returns."""
+    before = {container.id for container in docker_client.containers.list(all=True)}
+    result = await execute_strategy(code="import json\nprint(json.load(open('/workspace/data.json')))", data=[7])
+    assert result.success, result.error
+    assert result.output == "[7]\n"
+    assert not result.metrics.warm
+    assert {container.id for container in docker_client.containers.list(all=True)} <= before
+
+
+def test_performance_metrics(executor: CodeExecutor) -> None:
+    """The metrics are what the run really took, and a waiting sandbox makes the start-up vanish."""
+    code = """
+        import time
+        import numpy as np
+        block = np.ones(100 * 1024 * 1024 // 8)
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        time.sleep(0.2)
+    """
+    executor.warm()
+    executor.wait_until_warm()
+    metrics = executor.execute(ExecutionRequest(code=textwrap.dedent(code))).metrics
+    assert metrics.warm
+    assert metrics.startup_seconds <= 0.05
+    assert 0.3 <= metrics.cpu_seconds < 1.0
+    assert metrics.wall_seconds >= 0.7, "0.3 s of CPU at half a core, and the sleep"
+    assert metrics.wall_seconds < metrics.total_seconds < metrics.wall_seconds + 5
+    assert 140 * 2**20 < metrics.peak_memory_bytes < 256 * 2**20
+    assert metrics.queue_seconds == 0
+
+
+def test_policy_refuses_before_a_container_is_spent(executor: CodeExecutor) -> None:
+    """Refused code never gets a sandbox, and every violation says where, why and what instead."""
+    result = executor.execute(ExecutionRequest(code="import os\neval('1')\n().__class__"))
+    assert result.status is ExecutionStatus.REJECTED
+    assert [violation.line for violation in result.violations] == [1, 2, 3]
+    assert all(violation.rule and violation.hint for violation in result.violations)
+    assert result.metrics.startup_seconds == 0
+
+
+def test_memory_kill_of_a_child_is_not_hidden(bare_executor: CodeExecutor) -> None:
+    """When only a child process dies of memory, a parent that prints success does not make it one."""
+    code = """
+        import os
+        if os.fork() == 0:
+            hold = [bytearray(1 << 20) for _ in range(400)]
+            os._exit(0)
+        os.wait()
+        print('all fine')
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
+    assert result.status is ExecutionStatus.OUT_OF_MEMORY
+    assert result.output == "all fine\n"
+
+
+def test_runner_is_out_of_reach(bare_executor: CodeExecutor) -> None:
+    """PID 1 cannot be killed, stopped, traced or read from inside; no descriptor of it is inherited."""
+    code = """
+        import ctypes, os, signal
+        for number in set(range(1, 65)) - {32, 33, signal.SIGCHLD}:
+            os.kill(1, number)
+        for name in ('mem', 'environ', 'fd/0', 'maps'):
+            try:
+                open('/proc/1/' + name, 'rb').read(1)
+                print('READ', name)
+            except OSError:
+                pass
+        libc = ctypes.CDLL(None, use_errno=True)
+        print(libc.ptrace(16, 1, 0, 0))
+        print([fd for fd in range(4, 256) if os.path.exists(f'/proc/self/fd/{fd}')])
+        for fd in range(3):
+            try:
+                os.write(fd, b'\\x13\\x00\\x00\\x00\\x02{}')
+            except OSError:
+                pass
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
+    assert result.success, (result.error, result.stderr)
+    assert result.output.startswith("-1\n[]\n"), result.output
+
+
+def test_seed_repeats_and_its_absence_does_not(bare_executor: CodeExecutor) -> None:
+    """The same seed gives the same draws in another container; without one, a fork's inherited state is not reused."""
+    code = "import random, numpy as np\nprint(random.random(), np.random.random(), hash('stratbox'))"
+
+    def draw(seed: int | None) -> list[str]:
+        return bare_executor.execute(ExecutionRequest(code=code, seed=seed)).output.split()
+
+    assert draw(7) == draw(7)
+    (first, second, hashed), (third, fourth, hashed_again) = draw(None), draw(None)
+    assert first != third
+    assert second != fourth
+    assert hashed == hashed_again
+
+
+async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> None:
+    """Cancelling the awaiting task returns soon, and the executor goes on."""
+    running = asyncio.create_task(executor.execute_strategy(code="while True:\n    pass", timeout=60))
+    await asyncio.sleep(1.5)
+    started = time.monotonic()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert time.monotonic() - started < 2
+    assert (await executor.execute_strategy(code="print(1)")).success
+
+
+def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> None:
+    """A warm container that somebody killed is skipped, and the strategy runs in the next."""
+    with CodeExecutor(SandboxConfig()) as executor:
+        before = {found.id for found in docker_client.containers.list()}
+        executor.warm()
+        executor.wait_until_warm()
+        for found in docker_client.containers.list():
+            if found.id not in before:
+                found.kill()
+        time.sleep(0.5)
+        assert executor.execute(ExecutionRequest(code="print('here')")).output == "here\n"
+
+
+def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
+    """A container killed from outside while its strategy runs ends as crashed, partial output kept."""
+    with CodeExecutor(warm=0, validator=None) as executor:
+        before = {found.id for found in docker_client.containers.list(all=True)}
+        code = "import time\nprint('begun')\ntime.sleep(30)"
+
+        async def kill_it() -> None:
+            await asyncio.sleep(2)
+            for found in docker_client.containers.list():
+                if found.id not in before:
+                    found.kill()
+
+        async def both() -> tuple[object, ...]:
+            return tuple(await asyncio.gather(executor.execute_strategy(code=code), kill_it()))
+
+        result = asyncio.run(both())[0]
+        assert getattr(result, "status", None) is ExecutionStatus.CRASHED, result
+        assert getattr(result, "output", None) == "begun\n"
+        assert getattr(result, "exit_code", None) == 137
+
+
+def test_missing_image_says_what_to_do() -> None:
+    """No image: one clear line."""
+    config = SandboxConfig(image="stratbox/no-such-image:0")
+    with CodeExecutor(config, warm=0) as executor, pytest.raises(ImageMissing, match="make setup"):
+        executor.execute(ExecutionRequest(code="print(1)"))
+
+
+def test_missing_engine_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine: one clear line, from a thread that has no client yet."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    with CodeExecutor(warm=0) as executor, pytest.raises(EngineUnavailable, match="make setup"):
+        asyncio.run(executor.execute_strategy(code="print(1)"))
+
+
+async def test_wrong_arguments_are_refused_at_the_door(executor: CodeExecutor) -> None:
+    """A request over its ceilings raises at once and names the field."""
+    with pytest.raises(InvalidRequest, match="timeout"):
+        await executor.execute_strategy(code="print(1)", timeout=61)
+    with pytest.raises(InvalidRequest, match="data"):
+        await executor.execute_strategy(code="print(1)", data=[float("nan")])
+
+
+def test_operator_ceiling_is_a_ceiling() -> None:
+    """A request for more than this worker allows is rejected, for less it is granted."""
+    limits = SandboxConfig().limits.model_copy(update={"timeout_seconds": 2.0})
+    with CodeExecutor(SandboxConfig(limits=limits), warm=0) as executor:
+        over = executor.execute(ExecutionRequest(code="print(1)", timeout=3))
+        assert over.status is ExecutionStatus.REJECTED
+        assert "2 s" in str(over.error)
+        assert executor.execute(ExecutionRequest(code="while True:\n    pass")).status is ExecutionStatus.TIMED_OUT
+
+
+def test_container_is_created_hardened(docker_client: docker.DockerClient, bare_executor: CodeExecutor) -> None:
+    """The engine's own view of a waiting sandbox has every limit."""
+    bare_executor.warm()
+    bare_executor.wait_until_warm()
+    (container, *_) = docker_client.containers.list(filters={"label": "stratbox.owner"})
+    host = container.attrs["HostConfig"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["Memory"] == host["MemorySwap"] == 256 * 2**20
+    assert host["NanoCpus"] == 500_000_000
+    assert host["PidsLimit"] == 32
+    assert host["IpcMode"] == "none"
+    assert host["LogConfig"]["Type"] == "none"
+    assert host["AutoRemove"] is True
+    assert not host["Binds"]
+    assert not container.attrs["Mounts"]
+    assert container.attrs["Config"]["User"] == "1000:1000"
+    assert container.attrs["Config"]["StdinOnce"] is True
