@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def run(client: StrategyClient) -> None:
             waiting = [case for case in CASES if case.result is None]
             if not waiting:
                 return
-            waiting[0].submission.ended_within(REFRESH_SECONDS)
+            time.sleep(REFRESH_SECONDS)
             for case in waiting:
                 if case.submission and not isinstance(case.submission.status(), SubmissionState):
                     case.result = case.submission.result(timeout=0)

@@ -10,7 +10,7 @@ import uuid
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import redis.exceptions
 from celery import states
@@ -141,7 +141,7 @@ class StrategyClient:
         self._app = create_app(self.settings)
         self._results = ResultStore(self._app, self.settings.redis_url)
 
-    def submit(
+    def submit(  # noqa: PLR0913  # the fields of a request, named as such
         self,
         code: str,
         data: JsonValue = None,
@@ -337,7 +337,7 @@ class StrategyClient:
         self._app.close()
         self._app.backend.client.close()
 
-    def __enter__(self) -> StrategyClient:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 

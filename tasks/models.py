@@ -70,16 +70,22 @@ class _Contract(BaseModel):
 class ExecutionLimits(_Contract):
     """What one execution may consume; the defaults are the ceilings the project promises."""
 
-    #: Share of one core, enforced by the kernel's CPU quota.
-    cpus: float = Field(default=0.5, gt=0, le=64)
-    #: Memory without swap, bytes. Below 96 MiB numpy and pandas do not even import.
-    memory_bytes: int = Field(default=256 * MIB, ge=96 * MIB)
-    #: Processes and threads, the runner included.
-    pids: int = Field(default=32, ge=4, le=4096)
-    #: Wall clock from the start of the strategy, seconds.
-    timeout_seconds: float = Field(default=MAX_TIMEOUT_SECONDS, gt=0, le=MAX_TIMEOUT_SECONDS)
-    #: Standard output and standard error together, bytes; the rest is dropped.
-    output_bytes: int = Field(default=MAX_OUTPUT_BYTES, ge=1 * KIB, le=MAX_OUTPUT_BYTES)
+    cpus: float = Field(default=0.5, gt=0, le=64, description="Share of one core, by the kernel's CPU quota.")
+    # Below 96 MiB numpy and pandas do not even import.
+    memory_bytes: int = Field(default=256 * MIB, ge=96 * MIB, description="Memory without swap, bytes.")
+    pids: int = Field(default=32, ge=4, le=4096, description="Processes and threads, the runner included.")
+    timeout_seconds: float = Field(
+        default=MAX_TIMEOUT_SECONDS,
+        gt=0,
+        le=MAX_TIMEOUT_SECONDS,
+        description="Wall clock from the start of the strategy, seconds.",
+    )
+    output_bytes: int = Field(
+        default=MAX_OUTPUT_BYTES,
+        ge=1 * KIB,
+        le=MAX_OUTPUT_BYTES,
+        description="Standard output and standard error together, bytes; the rest is dropped.",
+    )
 
 
 class ExecutionRequest(_Contract):

@@ -40,7 +40,7 @@ class ResultStore:
 
     def mark_queued(self, task_id: str) -> None:
         """Record that the id exists, before it is published."""
-        meta = {"status": QUEUED, "result": None, "traceback": None, "children": [], "task_id": task_id}
+        meta: Meta = {"status": QUEUED, "result": None, "traceback": None, "children": [], "task_id": task_id}
         self._backend.client.set(self._key(task_id), self._backend.encode(meta), ex=self._expires, nx=True)
 
     def forget(self, task_id: str) -> None:
@@ -93,7 +93,7 @@ class ResultStore:
         key: bytes = self._backend.get_key_for_task(task_id)
         return key.decode()
 
-    def _decode(self, task_id: str, payload: bytes | None) -> Meta:
+    def _decode(self, task_id: str, payload: bytes | str | None) -> Meta:
         if payload is None:
             msg = f"no submission {task_id!r}: check the id; results expire after {self._expires} s"
             raise UnknownSubmission(msg)

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", description="Redis for queue and results, `redis://` or `rediss://`."
     )
-    #: Celery's own default, so that a plain `send_task("STRATEGY_EXECUTION", …)` of a producer without our code arrives.
+    #: Celery's own default, so that `send_task("STRATEGY_EXECUTION", …)` of a producer without our code arrives.
     queue: str = Field(default="celery", pattern=r"^[\w.-]+$", description="Name of the queue.")
     result_expires_seconds: int = Field(default=86_400, ge=60, description="How long results are kept.")
     visibility_timeout_seconds: int = Field(

@@ -52,21 +52,28 @@ class Leftovers:
         return [*(f"container {name}" for name in containers), *(f"file {name}" for name in files), *self._processes()]
 
     def _processes(self) -> Iterator[str]:
-        mark = f"{SESSION_VARIABLE}={self.session}".encode()
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes():
-                    yield f"process {folder.name} {(folder / 'cmdline').read_bytes().replace(bytes(1), b' ').decode()}"
-            except OSError:
-                continue  # it has just ended, or is not ours
+        for process in Path("/proc").glob("[0-9]*"):
+            if int(process.name) != os.getpid() and self._is_ours(process):
+                yield f"process {process.name}"
 
-    @staticmethod
-    def _container_ids() -> set[str]:
+    def _container_ids(self) -> set[str]:
         client = docker.from_env(version="auto")
         try:
-            return {found.id for found in client.containers.list(all=True, filters={"label": OWNER_LABEL})}
+            found = client.containers.list(all=True, filters={"label": OWNER_LABEL})
+            return {one.id for one in found if not self._is_foreign(one.labels[OWNER_LABEL])}
         finally:
             client.close()
+
+    def _is_foreign(self, owner: str) -> bool:
+        """Whether a process that lives and is not of this session owns it: a worker beside these tests."""
+        process = Path("/proc", owner.rpartition("/")[2])
+        return process.exists() and int(process.name) != os.getpid() and not self._is_ours(process)
+
+    def _is_ours(self, process: Path) -> bool:
+        try:
+            return f"{SESSION_VARIABLE}={self.session}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            return False  # it has just ended, or belongs to somebody else
 
     @staticmethod
     def _file_names() -> set[str]:
@@ -111,7 +118,7 @@ def executor() -> Iterator[CodeExecutor]:
 @pytest.fixture(scope="module")
 def bare_executor() -> Iterator[CodeExecutor]:
     """An executor with the code policy off: what holds, the container holds."""
-    with CodeExecutor(validator=None) as opened:
+    with CodeExecutor(validator=None, warm=3) as opened:
         yield opened
 
 

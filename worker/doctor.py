@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -163,14 +164,15 @@ def _check(name: str, look: Callable[[], str]) -> Finding:
 
 
 def _engine() -> str:
-    client = connect()
-    version, info = client.version(), client.info()
+    with contextlib.closing(connect()) as client:
+        version, info = client.version(), client.info()
     return f"{version['Version']}, API {version['ApiVersion']}, cgroup v{info.get('CgroupVersion', '?')}"
 
 
 def _image(config: SandboxConfig) -> str:
     try:
-        size = connect().inspect_image(config.image)["Size"]
+        with contextlib.closing(connect()) as client:
+            size = client.inspect_image(config.image)["Size"]
     except docker.errors.ImageNotFound:
         msg = f"{config.image} is not there: run `make setup`"
         raise StratboxError(msg) from None

@@ -68,7 +68,7 @@ class ExecutionMessage(Request):
         super()._announce_cancelled(*args, **kwargs)
 
 
-class ExecutionTask(Task):  # type: ignore[misc]  # Celery has no types
+class ExecutionTask(Task):
     """Retries what the infrastructure did, never what the strategy did."""
 
     name = STRATEGY_EXECUTION

@@ -227,7 +227,7 @@ def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> E
     )
 
 
-def _verdict(
+def _verdict(  # noqa: PLR0911  # one return for each way to end
     ending: Ending, timeout_seconds: float, config: SandboxConfig
 ) -> tuple[ExecutionStatus, ErrorDetail | None]:
     report = ending.report

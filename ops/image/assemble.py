@@ -107,7 +107,7 @@ def shared_libraries(loader: Path, file: Path) -> set[Path]:
         SystemExit: a library is missing.
     """
     # musl also complains of the symbols that an extension module takes from the interpreter: not of interest here.
-    listed = subprocess.run([loader, "--list", file], check=False, capture_output=True, text=True)  # noqa: S603
+    listed = subprocess.run([loader, "--list", file], check=False, capture_output=True, text=True)
     output = listed.stdout + listed.stderr
     if missing := re.findall(r"(\S+) => not found|Error loading shared library ([^:]+):", output):
         message = f"{file} needs {missing}"
@@ -168,7 +168,7 @@ def strip_libraries(target: Path) -> None:
     """Drop debug symbols where the base has the tool: a smaller image, not a different one."""
     if tool := shutil.which("strip"):
         for library in target.rglob("*.so*"):
-            subprocess.run([tool, "--strip-unneeded", library], check=False, capture_output=True)  # noqa: S603
+            subprocess.run([tool, "--strip-unneeded", library], check=False, capture_output=True)
 
 
 def write_system_files(target: Path) -> None:
@@ -250,7 +250,7 @@ def assemble_runner(sources: Path, target: Path) -> None:
     compile_tree(target)
     settle(target)
     environment = {"PYTHONPATH": str(package.parent)}
-    subprocess.run([sys.executable, "-B", "-c", RUNNER_CHECK], check=True, env=environment)  # noqa: S603
+    subprocess.run([sys.executable, "-B", "-c", RUNNER_CHECK], check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ class SandboxConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str = Field(default="stratbox/strategy-executor:0.1.0", min_length=1)
-    #: Runtime the engine knows (`runsc` for gVisor); None takes the engine's default.
-    runtime: str | None = None
+    image: str = Field(default="stratbox/strategy-executor:0.1.0", min_length=1, description="Executor image.")
+    runtime: str | None = Field(default=None, description="Runtime the engine knows, or the engine's default.")
     limits: ExecutionLimits = ExecutionLimits()
-    #: How long a container may take until its runner is ready, seconds; 0.9 s is usual on two cores.
-    start_timeout_seconds: float = Field(default=30.0, gt=0, le=60)
+    start_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=60, description="How long a sandbox may take until it is ready, seconds; 1 s is usual."
+    )
 
     def container_spec(self, owner: str) -> dict[str, Any]:
         """Return the body of the engine's "create container" call."""

@@ -7,19 +7,18 @@ import json
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
 import docker.errors
 import requests.exceptions
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from worker.errors import EngineUnavailable, ImageMissing, SandboxError, SandboxLost, SandboxStartError
+from worker.errors import EngineUnavailable, ImageMissing, SandboxLost, SandboxStartError
 from worker.sandbox.frames import PROTOCOL, Frame, FrameError, encode, split
 from worker.sandbox.stream import AttachedStream
 
@@ -37,8 +36,6 @@ DEADLINE_GRACE_SECONDS = 2.0
 #: How long the engine may take to say why a container went away, seconds.
 POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
-
-_local = threading.local()
 
 
 class Report(BaseModel):
@@ -87,21 +84,17 @@ class Ending:
 
 
 def connect() -> docker.APIClient:
-    """Return this thread's client of the engine that `DOCKER_HOST` or the CLI context names.
+    """Return a client of the engine that `DOCKER_HOST` or the CLI context names; the caller closes it.
 
-    docker-py's client is neither fork-safe nor thread-safe, hence one per thread and process.
+    docker-py's client is neither fork-safe nor thread-safe: each sandbox has its own.
 
     Raises:
         EngineUnavailable: nobody answers there.
     """
-    if getattr(_local, "pid", None) != os.getpid():
-        try:
-            _local.client = docker.from_env(version="auto", timeout=ENGINE_TIMEOUT_SECONDS).api
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
-            raise _unavailable(exc) from exc
-        _local.pid = os.getpid()
-    client: docker.APIClient = _local.client
-    return client
+    try:
+        return docker.from_env(version="auto", timeout=ENGINE_TIMEOUT_SECONDS).api
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+        raise _unavailable(exc) from exc
 
 
 def _unavailable(exc: Exception) -> EngineUnavailable:
@@ -140,6 +133,7 @@ class Sandbox:
         self._limits = config.limits
         self._interrupted = False
         self._stream = AttachedStream()
+        self._client = connect()
         self.container_id = ""
         try:
             with _engine_errors(config.image):
@@ -150,7 +144,7 @@ class Sandbox:
 
     def _start(self, config: SandboxConfig) -> None:
         deadline = time.monotonic() + config.start_timeout_seconds
-        client = connect()
+        client = self._client
         owner = f"{socket.gethostname()}/{os.getpid()}"
         spec = config.container_spec(owner)
         name = f"stratbox-{uuid.uuid4().hex[:12]}"
@@ -248,14 +242,14 @@ class Sandbox:
         filters = {"container": self.container_id, "event": ["die", "oom"]}
         exit_code, out_of_memory = None, False
         try:
-            events = connect().events(now - seconds, now + POST_MORTEM_SECONDS, filters, decode=True)
+            events = self._client.events(now - seconds, now + POST_MORTEM_SECONDS, filters, decode=True)
             with contextlib.closing(events):
                 for event in events:
                     out_of_memory |= event["Action"] == "oom"
                     if event["Action"] == "die":
                         exit_code = int(event["Actor"]["Attributes"]["exitCode"])
                         break
-        except (SandboxError, docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             msg = "the container went away and the engine does not answer"
             raise SandboxLost(msg) from exc
         return exit_code, out_of_memory
@@ -263,13 +257,16 @@ class Sandbox:
     def destroy(self) -> None:
         """End the container and everything in it; what is gone already is fine."""
         self._stream.close()
-        if not self.container_id:
-            return
+        if self.container_id:
+            self._remove()
+        self._client.close()
+
+    def _remove(self) -> None:
         try:
-            connect().remove_container(self.container_id, v=True, force=True)
+            self._client.remove_container(self.container_id, v=True, force=True)
         except docker.errors.NotFound:
             pass
-        except (SandboxError, docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             if isinstance(exc, docker.errors.APIError) and exc.status_code == requests.codes["conflict"]:
                 return  # AutoRemove got there first
             logger.warning("could not remove container %s, its end of input will end it: %s", self.container_id, exc)

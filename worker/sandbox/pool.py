@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.errors import SandboxError
-from worker.sandbox.container import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from worker.sandbox.container import Sandbox
 
 __all__ = ["Acquired", "SandboxPool"]
 

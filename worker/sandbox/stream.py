@@ -34,7 +34,7 @@ class AttachedStream:
         self._pending = bytearray()
 
     def attach(self, response: Any) -> None:
-        """Take over what the engine's attach call returned: a file that cannot be written to, around a socket that can."""
+        """Take over what the engine's attach call returned: a file that cannot be written, around a socket that can."""
         self._response = response
         self._socket = getattr(response, "_sock", response)
 
@@ -106,8 +106,9 @@ class AttachedStream:
     def close(self) -> None:
         """Hang up and let go of the socket."""
         self.hang_up()
-        if self._response is not None:
-            self._response.close()
+        for opened in (self._response, self._socket):  # closing the file leaves its socket open
+            if opened is not None:
+                opened.close()
 
 
 def _remaining(deadline: float) -> float:

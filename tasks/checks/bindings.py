@@ -1,0 +1,75 @@
+"""Find what the code binds: needed before the first node can be judged."""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from tasks.checks.context import Context, is_dunder
+from tasks.checks.guards import guard_of
+
+__all__ = ["BINDERS", "bound_names", "collect", "imported"]
+
+#: Per node type the fields that hold identifiers the node binds. Name and alias are special.
+BINDERS: dict[str, tuple[str, ...]] = {
+    "FunctionDef": ("name",),
+    "ClassDef": ("name",),
+    "arg": ("arg",),
+    "ExceptHandler": ("name",),
+    "MatchAs": ("name",),
+    "MatchStar": ("name",),
+    "MatchMapping": ("rest",),
+    "Global": ("names",),
+    "Nonlocal": ("names",),
+    "TypeVar": ("name",),
+    "ParamSpec": ("name",),
+    "TypeVarTuple": ("name",),
+}
+
+_BINDING_KINDS = frozenset({*BINDERS, "Name", "Attribute", "Import", "ImportFrom"})
+
+
+def collect(context: Context, nodes: Iterable[ast.AST]) -> None:
+    """Note in ``context`` all that ``nodes`` bind, and which names need no closer look."""
+    for node in nodes:
+        if type(node).__name__ in _BINDING_KINDS:
+            _collect_node(context, node)
+    known = {name for name in context.bound if not is_dunder(name)} | context.policy.builtins
+    special = {"open", "type", *context.modules, *context.guarded}
+    context.plain_names = known - special - context.policy.refused_builtins
+
+
+def _collect_node(context: Context, node: ast.AST) -> None:
+    if isinstance(node, ast.Name):
+        if isinstance(node.ctx, ast.Store):
+            context.bound.add(node.id)
+    elif isinstance(node, ast.Attribute):
+        if isinstance(node.ctx, ast.Store):
+            context.own_attributes.add(node.attr)
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        for alias in node.names:
+            _collect_alias(context, node, alias)
+    else:
+        context.bound.update(bound_names(node))
+
+
+def _collect_alias(context: Context, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:
+    local, target = imported(node, alias)
+    context.bound.add(local)
+    if target in context.policy.modules:
+        context.modules.setdefault(local, target)
+    elif isinstance(node, ast.ImportFrom) and guard_of(context.policy, alias.name):
+        context.guarded[local] = alias.name
+
+
+def bound_names(node: ast.AST) -> Iterator[str]:
+    """Yield the identifiers that ``node`` itself binds."""
+    for field in BINDERS.get(type(node).__name__, ()):
+        value = getattr(node, field)
+        yield from value if isinstance(value, list) else [value] if value else []
+
+
+def imported(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> tuple[str, str]:
+    """Return the local name an alias binds, and the dotted name of what it stands for."""
+    if isinstance(node, ast.ImportFrom):
+        return alias.asname or alias.name, f"{node.module}.{alias.name}"
+    first = alias.name.partition(".")[0]
+    return (alias.asname, alias.name) if alias.asname else (first, first)

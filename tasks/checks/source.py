@@ -1,0 +1,110 @@
+"""Turn a text into syntax nodes, or say what is wrong with the text itself (R0)."""
+
+import ast
+import re
+import threading
+import warnings
+from collections.abc import Iterable
+
+from tasks.checks.findings import Findings
+from tasks.policy import Policy
+
+__all__ = ["read_nodes"]
+
+_COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
+_UNREADABLE = re.compile("[\0\r\ud800-\udfff]")
+# The rest of a logical line that may be a dotted import name, whatever its letters are.
+_IMPORT_RUN = re.compile(r"\b(?:import|from)\b(?:\\\n|[^\n\\\"'()\[\]{}=:;#])*")
+
+# Fields that hold a string, a number or a context, in every node type that has them.
+_LEAF_FIELDS = frozenset({"id", "ctx", "attr", "arg", "asname", "kind", "level", "type_comment"})
+
+# catch_warnings swaps process-wide state, which two threads must not do at once.
+_PARSE_LOCK = threading.Lock()
+
+
+def read_nodes(code: str, policy: Policy, findings: Findings) -> list[ast.AST]:
+    """Return all nodes of ``code``, parents first; none when it cannot be read or is too large."""
+    tree = _parse(code, findings) if _is_readable(code, policy, findings) else None
+    return _flatten(tree, policy, findings) if tree else []
+
+
+def _is_readable(code: str, policy: Policy, findings: Findings) -> bool:
+    size, limit = len(code.encode(errors="surrogatepass")), policy.max_code_bytes
+    if size > limit:
+        findings.add_at("R0", 1, 1, f"the source has {size} bytes, the limit is {limit}")
+        return False
+    text = code.replace("\r\n", "\n")
+    findings.lines = text.split("\n")
+    for number, line in enumerate(findings.lines[:2], 1):
+        if _COOKIE.match(line):
+            findings.add_at("R0", number, 1, "a coding comment is refused", "coding comment")
+    match, message = _UNREADABLE.search(text), "NUL, a lone CR or half a surrogate pair"
+    if match is None:
+        match, message = _long_import(text, policy.max_import_dots), "an import with too many dots"
+    if match:
+        before = text[: match.start()]
+        column = match.start() - before.rfind("\n")
+        findings.add_at("R0", before.count("\n") + 1, column, f"{message} is refused")
+    return match is None
+
+
+def _long_import(text: str, most: int) -> re.Match[str] | None:
+    logical = text.replace("\\\n", "").split("\n")
+    if max(line.count(".") for line in logical) <= most:
+        return None
+    runs = (run for run in _IMPORT_RUN.finditer(text) if run.group().count(".") > most)
+    return next(runs, None)
+
+
+def _parse(code: str, findings: Findings) -> ast.Module | None:
+    try:
+        with _PARSE_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(code)
+    except SyntaxError as error:
+        line, column = error.lineno or 1, error.offset or 1
+        findings.add_at("R0", line, column, f"syntax error: {error.msg[:200]}", "syntax error")
+    except (ValueError, OverflowError, RecursionError, MemoryError):
+        findings.add_at("R0", 1, 1, "the source is too deeply nested or too large to parse")
+    return None
+
+
+def _flatten(tree: ast.Module, policy: Policy, findings: Findings) -> list[ast.AST]:
+    """Return all nodes, parents first, level by level; nothing when a cap is hit."""
+    nodes: list[ast.AST] = []
+    level: list[ast.AST] = [tree]
+    for _ in range(policy.max_depth):
+        nodes += level
+        if not level or len(nodes) > policy.max_nodes:
+            break
+        level = _children(level)
+    if not level:
+        return nodes
+    limits = f"{policy.max_depth} levels or {policy.max_nodes} nodes"
+    where = next((node for node in level if hasattr(node, "lineno")), tree)
+    findings.add("R0", where, f"the syntax tree has more than {limits}")
+    return []
+
+
+class _ChildFields(dict[type[ast.AST], tuple[str, ...]]):
+    """Remember which fields of a node type may hold nodes."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        self[kind] = tuple(name for name in kind._fields if name not in _LEAF_FIELDS)
+        return self[kind]
+
+
+_CHILD_FIELDS = _ChildFields()
+
+
+def _children(level: Iterable[ast.AST]) -> list[ast.AST]:
+    below: list[ast.AST] = []
+    for node in level:
+        for name in _CHILD_FIELDS[type(node)]:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                below += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST):
+                below.append(value)
+    return below

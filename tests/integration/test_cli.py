@@ -1,0 +1,136 @@
+"""The command as a person types it: real processes, real containers, a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STRATBOX = str(Path(sys.executable).with_name("stratbox"))
+RSI, MARKET = str(ROOT / "examples" / "rsi_mean_reversion.py"), str(ROOT / "examples" / "data" / "sp500.json")
+NO_REDIS = {"STRATBOX_REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
+def stratbox(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command and return what it printed."""
+    env = os.environ | {"COLUMNS": "80"} | environment
+    return subprocess.run([STRATBOX, *arguments], env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_run_prints_a_result_and_the_second_run_is_warm() -> None:
+    """`run --json` prints one result a line; the second finds its sandbox waiting."""
+    done = stratbox("run", RSI, "--data", MARKET, "--json", "--repeat", "2")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["status"] == second["status"] == "succeeded"
+    assert json.loads(first["output"])["metrics"] == json.loads(second["output"])["metrics"]
+    assert second["metrics"]["warm"]
+    assert second["metrics"]["startup_seconds"] <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("example", "timeout", "code"),
+    [("endless_loop", "1", 1), ("memory_hog", "20", 1), ("raises", "20", 1), ("refused_network", "20", 2)],
+)
+def test_run_exit_codes(example: str, timeout: str, code: int) -> None:
+    """What did not succeed leaves with 1, what was refused with 2, and no traceback of ours is shown."""
+    strategy = str(ROOT / "examples" / "misbehaving" / f"{example}.py")
+    done = stratbox("run", strategy, "--data", MARKET, "--timeout", timeout)
+    assert done.returncode == code, done.stderr
+    assert "worker/" not in done.stderr
+
+
+@pytest.mark.usefixtures("worker_process")
+def test_submit_follow_and_cancel(redis_url: str, tmp_path: Path) -> None:
+    """`submit`, `status`, `result` and `cancel` go through Redis; `submit --wait` prints the result."""
+    env = {"STRATBOX_REDIS_URL": redis_url}
+    waited = stratbox("submit", RSI, "--data", MARKET, "--wait", "--json", **env)
+    assert waited.returncode == 0, waited.stderr
+    assert json.loads(waited.stdout)["status"] == "succeeded"
+
+    loop = tmp_path / "loop.py"
+    loop.write_text("while True:\n    pass\n")
+    submission = stratbox("submit", str(loop), **env).stdout.strip()
+    assert stratbox("status", submission, **env).stdout.strip() in ("queued", "running")
+    early = stratbox("result", submission, **env)
+    assert (early.returncode, early.stdout) == (1, "")
+    assert stratbox("cancel", submission, **env).returncode == 0
+    ended = stratbox("result", submission, "--timeout", "10", "--json", **env)
+    assert (ended.returncode, json.loads(ended.stdout)["status"]) == (1, "cancelled")
+    assert stratbox("status", submission, **env).stdout.strip() == "cancelled"
+    assert stratbox("cancel", submission, **env).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "says"),
+    [
+        (("run", RSI), {"DOCKER_HOST": "unix:///nonexistent.sock"}, 3, "no container engine"),
+        (("run", RSI), {"STRATBOX_SANDBOX_IMAGE": "stratbox/none:0"}, 3, "make setup"),
+        (("run", RSI), {"STRATBOX_LIMITS_CPUS": "lots"}, 2, "limits.cpus"),
+        (("submit", RSI), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("submit", RSI, "--wait"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("status", "x"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("status", "x"), {"STRATBOX_REDIS_URL": "nonsense"}, 2, "redis_url"),
+        (("run", "no/such/file.py"), {}, 2, "no such file"),
+        (("run", "/"), {}, 2, "is a directory"),
+        (("run", RSI, "--timeout", "61"), {}, 2, "timeout"),
+    ],
+)
+def test_trouble_is_one_clear_line(
+    arguments: tuple[str, ...], environment: dict[str, str], code: int, says: str
+) -> None:
+    """Each kind of trouble ends in one line that says what to do, and the documented exit code."""
+    done = stratbox(*arguments, **environment)
+    assert done.returncode == code, done
+    assert says in done.stderr
+    assert done.stderr.startswith("stratbox: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_unknown_submission(redis_url: str) -> None:
+    """An id nobody submitted is refused, for each command that takes one."""
+    for command in ("status", "result", "cancel"):
+        done = stratbox(command, "4d1f0c1e-0000-0000-0000-000000000000", STRATBOX_REDIS_URL=redis_url)
+        assert done.returncode == 2
+        assert "check the id" in done.stderr
+
+
+@pytest.mark.usefixtures("worker_process")
+def test_doctor_is_content(redis_url: str) -> None:
+    """With everything there, every check holds and the exit code is 0."""
+    done = stratbox("doctor", STRATBOX_REDIS_URL=redis_url)
+    assert done.returncode == 0, done.stdout
+    assert "FAIL" not in done.stdout
+    for row in ("engine", "image", "memory", "processes", "no network", "read-only files", "redis", "workers"):
+        assert row in done.stdout
+
+
+def test_doctor_sees_what_is_missing(redis_url: str) -> None:
+    """Without the image no limit can be shown to hold: the doctor fails and says so."""
+    done = stratbox("doctor", STRATBOX_REDIS_URL=redis_url, STRATBOX_SANDBOX_IMAGE="stratbox/none:0")
+    assert done.returncode == 1
+    assert "FAIL" in done.stdout
+
+
+def test_terminal_escapes_are_shown_not_obeyed(tmp_path: Path) -> None:
+    """What a strategy prints cannot steer the reader's terminal."""
+    strategy = tmp_path / "escape.py"
+    strategy.write_text("print('\\x1b[2J\\x1b]0;title\\x07 [bold]not markup[/]')\n")
+    done = stratbox("run", str(strategy))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\\x1b[2J\\x1b]0;title\\x07 [bold]not markup[/]\n"
+
+
+def test_demo_ends_as_it_should() -> None:
+    """`make demo`, less the set-up: all eight end as they should."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ops" / "demo.py")], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all eight ended as they should" in done.stderr

@@ -1,0 +1,159 @@
+"""The Celery configuration: each setting is there for a failure that was measured without it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import celery
+import kombu
+import pytest
+
+from tasks.app import HARD_LIMIT_SECONDS, SOFT_LIMIT_SECONDS, STRATEGY_EXECUTION, create_app
+from tasks.models import MAX_TIMEOUT_SECONDS
+from tasks.settings import Settings
+from worker.execution import RETRY_SECONDS, ExecutionMessage, ExecutionTask, register
+from worker.sandbox.config import SandboxConfig
+from worker.sandbox.container import DEADLINE_GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = {
+    "task_acks_late": True,
+    "worker_prefetch_multiplier": 1,
+    "task_reject_on_worker_lost": True,
+    "task_retry_on_worker_lost": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_pool_acquire_timeout": 10,
+    "redis_socket_timeout": 30,
+    "redis_socket_connect_timeout": 5,
+    "redis_socket_keepalive": True,
+    "redis_backend_health_check_interval": 25,
+    "redis_retry_on_timeout": True,
+    "result_backend_always_retry": True,
+    "result_expires": 86_400,
+    "result_failure_expires": 86_400,
+    "task_track_started": True,
+    "worker_send_task_events": True,
+    "task_send_sent_event": True,
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "task_default_queue": "celery",
+    "task_soft_time_limit": 100,
+    "task_time_limit": 120,
+    "worker_max_tasks_per_child": 10_000,
+}
+TRANSPORT = {
+    "visibility_timeout": 240,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "queue_order_strategy": "priority",
+    "sep": ":",
+}
+
+
+@pytest.fixture
+def app() -> Iterator[celery.Celery]:
+    """An app with the default settings; nothing connects."""
+    created = create_app(Settings())
+    yield created
+    created.close()
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS.items())
+def test_setting(app: celery.Celery, name: str, value: Any) -> None:
+    """Set as measured; Celery's default loses or duplicates something."""
+    assert app.conf[name] == value
+    assert type(app.conf[name]) is type(value)
+
+
+@pytest.mark.parametrize(("name", "value"), TRANSPORT.items())
+def test_transport_option(app: celery.Celery, name: str, value: Any) -> None:
+    """The broker's connection has options of its own, apart from the backend's."""
+    assert app.conf.broker_transport_options[name] == value
+
+
+def test_every_setting_is_one_celery_knows(app: celery.Celery) -> None:
+    """A mistyped name would be ignored in silence."""
+    unknown = {name for name in app.conf.changes if name not in celery.app.defaults.DEFAULTS}
+    # The backend reads this one without a default; the last is Celery's own note.
+    assert unknown <= {"redis_backend_health_check_interval", "deprecated_settings"}
+
+
+def test_versions_have_the_restore_interval() -> None:
+    """5.6 stops consuming after a reset, and kombu 5.7 brings `unacked_restore_interval`."""
+    assert tuple(celery.VERSION[:2]) >= (5, 7)
+    assert tuple(kombu.VERSION[:2]) >= (5, 7)
+
+
+def test_time_limits_nest() -> None:
+    """Each deadline gives the one inside it the time to act: nothing is killed by the wrong one."""
+    runs_at_most = MAX_TIMEOUT_SECONDS + DEADLINE_GRACE_SECONDS + SandboxConfig().start_timeout_seconds
+    shortest_visibility = Settings(visibility_timeout_seconds=180).visibility_timeout_seconds
+    assert MAX_TIMEOUT_SECONDS < runs_at_most < SOFT_LIMIT_SECONDS < HARD_LIMIT_SECONDS < shortest_visibility
+
+
+def test_retry_delays_stay_under_the_visibility_timeout() -> None:
+    """A message that waits longer for its retry would be delivered twice."""
+    longest = RETRY_SECONDS * 2**ExecutionTask.max_retries
+    assert longest < 180 - HARD_LIMIT_SECONDS
+
+
+def test_task_is_tried_three_times(app: celery.Celery) -> None:
+    """With reject alone, a task that kills its worker is delivered for ever."""
+    register(app)
+    task = app.tasks[STRATEGY_EXECUTION]
+    assert task.max_retries == 2
+    assert task.acks_late is True
+    assert task.reject_on_worker_lost is True
+
+
+def test_task_survives_the_loss_of_redis_under_celery_5_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is marked before the state is stored, which raises while Redis is away."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("celery.worker.request.Request._announce_cancelled", unreachable)
+    message = ExecutionMessage.__new__(ExecutionMessage)
+    message._already_cancelled = False
+    with pytest.raises(ConnectionError):
+        message._announce_cancelled()
+    assert message._already_cancelled is True
+    assert ExecutionTask.Request is ExecutionMessage
+
+
+def test_settings_reach_the_app() -> None:
+    """What an operator sets is what Celery uses, for queue and results alike."""
+    settings = Settings(
+        redis_url="redis://:word@redis.example:6380/3",
+        queue="fast",
+        result_expires_seconds=600,
+        visibility_timeout_seconds=300,
+    )
+    app = create_app(settings)
+    assert app.conf.broker_url == app.conf.result_backend == settings.redis_url
+    assert app.conf.task_default_queue == "fast"
+    assert app.conf.result_expires == app.conf.result_failure_expires == 600
+    assert app.conf.broker_transport_options["visibility_timeout"] == 300
+    app.close()
+
+
+def test_two_apps_do_not_share_anything(app: celery.Celery) -> None:
+    """A producer's app leaves the one its host program may have alone."""
+    other = create_app(Settings(queue="other"))
+    assert app.conf.task_default_queue == "celery"
+    assert celery.current_app._get_current_object() not in (app, other)
+    other.close()
+
+
+def test_the_task_is_named_as_producers_know_it() -> None:
+    """The name is part of the contract: producers without our code send it as a string."""
+    assert STRATEGY_EXECUTION == "STRATEGY_EXECUTION"
+    assert ExecutionTask.name == STRATEGY_EXECUTION

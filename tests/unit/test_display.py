@@ -1,0 +1,121 @@
+"""On a terminal: what a strategy printed is shown as it is, but cannot steer the reader's terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionResult, ExecutionStatus, Violation
+from worker import display
+
+S = ExecutionStatus
+
+
+@given(st.text())
+def test_printable_leaves_no_control_characters(text: str) -> None:
+    """Nor format characters or surrogates: newline and tab alone remain, and the rest is untouched."""
+    shown = display.printable(text)
+    assert [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t"] == []
+    shown.encode()
+    harmless = [c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")]
+    if len(harmless) == len(text):
+        assert shown == text
+
+
+@pytest.mark.parametrize("code", range(256))
+def test_printable_judges_every_byte_sized_character(code: int) -> None:
+    """C0, DEL and C1 become escapes; all else is itself."""
+    kept = chr(code) in "\n\t" or not (code < 32 or 127 <= code < 160 or code == 0xAD)
+    assert display.printable(chr(code)) == (chr(code) if kept else ascii(chr(code))[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("50 %\rdone", "50 %\\rdone"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u200bb", "a\\u200bb"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\x9b31m", "\\x9b31m"),
+        ("naïve 日本 😀\n\tx", "naïve 日本 😀\n\tx"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    """Clearing the screen, setting the title, turning the reading direction: none works."""
+    assert display.printable(text) == shown
+
+
+def test_every_status_has_a_style() -> None:
+    """A new status without one would be an error at the worst moment."""
+    assert set(display.STYLES) == set(S)
+
+
+@pytest.mark.parametrize("status", S)
+def test_summary_of_every_status(status: ExecutionStatus) -> None:
+    """Each is shown by its name."""
+    assert f"{status}[/]" in display.summary(ExecutionResult(status=status))
+
+
+def test_summary_is_one_line_and_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Error, times, memory, and that output was cut; hostile text is escaped."""
+    result = ExecutionResult(
+        status=S.FAILED,
+        error=ErrorDetail(type="Value[bold]Error", message="a\nb\x1b[2J", line=3),
+        truncated=True,
+        metrics=ExecutionMetrics(wall_seconds=0.5, cpu_seconds=0.25, peak_memory_bytes=64 * 2**20, warm=True),
+    )
+    display.show_result(result)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == (
+        "failed · Value[bold]Error: a b\\x1b[2J (line 3) · "
+        "0.500 s, CPU 0.250 s, start-up 0.000 s (warm), peak 64 MiB · output cut at the limit\n"
+    )
+
+
+def test_output_goes_to_stdout_and_talk_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a pipe gets the data alone."""
+    display.show_result(ExecutionResult(status=S.SUCCEEDED, output='{"a": [1]}\n', stderr="careful\n"))
+    shown = capsys.readouterr()
+    assert shown.out == '{"a": [1]}\n'
+    assert shown.err == "careful\nsucceeded\n"
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/]", "[/]", "\\[x]", "[link=http://a]b[/link]", "x" * 500, "a  b", "x" + " " * 200, "é 日本"])
+def test_output_is_shown_as_it_was_printed(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Markup is not obeyed, and long lines are not folded."""
+    display.show_result(ExecutionResult(status=S.SUCCEEDED, output=text, stderr=text))
+    shown = capsys.readouterr()
+    assert shown.out == text + "\n"
+    assert shown.err.startswith(text + "\n")
+
+
+@pytest.mark.xfail(strict=True, reason="rich replaces emoji codes and expands tabs")
+@pytest.mark.parametrize("text", [":fire:", "a\tb"])
+def test_output_is_not_edited(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """A pipe gets the very bytes: `:fire:` may be data, and a tab is what separates columns."""
+    display.show_result(ExecutionResult(status=S.SUCCEEDED, output=text))
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_hostile_output_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """On neither stream."""
+    display.show_result(ExecutionResult(status=S.SUCCEEDED, output="\x1b[2Jx", stderr="\x1b]0;t\x07"))
+    shown = capsys.readouterr()
+    assert shown.out == "\\x1b[2Jx\n"
+    assert "\x1b" not in shown.err
+
+
+def test_violations_are_lines_that_editors_can_jump_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """File, line, column, rule, reason; the hint below. Nothing of it is markup."""
+    violation = Violation("R2", 3, 5, "import os", "import [os]\x1b", "remove [it]")
+    display.show_violations("a[b].py", (violation,))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "a[b].py:3:5 R2 import [os]\\x1b\n    remove [it]\n"

@@ -1,0 +1,420 @@
+"""The executor's own decisions: what it refuses, what it makes of an ending, and that no sandbox stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worker
+from tasks.errors import InvalidRequest
+from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, ExecutionResult, ExecutionStatus
+from worker.errors import SandboxLost, SandboxStartError
+from worker.executor import Cancellation, CodeExecutor, classify, rejection
+from worker.sandbox.config import SandboxConfig
+from worker.sandbox.container import Ending, How, Report, Sandbox
+from worker.sandbox.pool import SandboxPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+S = ExecutionStatus
+CONFIG = SandboxConfig(limits=ExecutionLimits(timeout_seconds=5))
+CLEAN = {
+    "exit_code": 0,
+    "signal": None,
+    "timed_out": False,
+    "oom_kills": 0,
+    "truncated": False,
+    "wall_seconds": 0.25,
+    "cpu_seconds": 0.125,
+    "peak_memory_bytes": 70_000_000,
+    "explanation": "",
+}
+
+
+def reported(**fields: Any) -> Ending:
+    """Return the ending of a run whose runner reported `fields`, and else a clean end."""
+    return Ending(how=How.REPORTED, report=Report.model_validate({**CLEAN, **fields}))
+
+
+def verdict(ending: Ending) -> tuple[ExecutionStatus, str | None]:
+    """Return status and error, as its text, under a limit of 5 s."""
+    result = classify(ending, 5.0, CONFIG)
+    return result.status, None if result.error is None else str(result.error)
+
+
+def test_exports_of_the_worker() -> None:
+    """What a host program may import; a removal is a breaking change."""
+    assert worker.__all__ == ["CodeExecutor", "SandboxConfig", "execute_strategy"]
+    assert all(hasattr(worker, name) for name in worker.__all__)
+
+
+# Classification.
+
+OUT_OF_MEMORY = (S.OUT_OF_MEMORY, "OutOfMemory: killed for going over 256 MiB of memory")
+TIMED_OUT = (S.TIMED_OUT, "TimedOut: still running after 5 s")
+CANCELLED = (S.CANCELLED, "Cancelled: cancelled while it ran")
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        (reported(), (S.SUCCEEDED, None)),
+        (reported(exit_code=3), (S.FAILED, "NonZeroExit: left with exit code 3")),
+        (reported(exit_code=None, timed_out=True), TIMED_OUT),
+        (reported(exit_code=None, signal=9, timed_out=True), TIMED_OUT),
+        (Ending(how=How.OVERDUE), TIMED_OUT),
+        (reported(exit_code=None, signal=9, oom_kills=1), OUT_OF_MEMORY),
+        (Ending(how=How.VANISHED, exit_code=137, out_of_memory=True), OUT_OF_MEMORY),
+        (reported(exit_code=None, signal=11), (S.CRASHED, "Crashed: killed by SIGSEGV")),
+        (reported(exit_code=None, signal=99), (S.CRASHED, "Crashed: killed by signal 99")),
+        (Ending(how=How.VANISHED, exit_code=137), (S.CRASHED, "Crashed: the sandbox ended without a report (exit code 137)")),
+        (Ending(how=How.BABBLED), (S.CRASHED, "Crashed: the sandbox sent what no runner sends (exit code None)")),
+        (Ending(how=How.INTERRUPTED), CANCELLED),
+    ],
+)
+def test_verdict(ending: Ending, expected: tuple[ExecutionStatus, str | None]) -> None:
+    """Every way to end has its status and its reason."""
+    assert verdict(ending) == expected
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        # Memory is the cause, the deadline its effect: a process killed for memory leaves others waiting for it.
+        (reported(exit_code=None, timed_out=True, oom_kills=1), OUT_OF_MEMORY),
+        (Ending(how=How.OVERDUE, out_of_memory=True), OUT_OF_MEMORY),
+        # A strategy that loses a helper process to the kernel may still leave with 0: its answer is not to be had.
+        (reported(oom_kills=1), OUT_OF_MEMORY),
+        # The runner kills with a signal at the deadline.
+        (reported(exit_code=None, signal=9, timed_out=True), TIMED_OUT),
+        # Whoever cancelled it knows; that the rest died of it is no news.
+        (Ending(how=How.INTERRUPTED, out_of_memory=True, exit_code=137), CANCELLED),
+        # Memory before the deadline before the signal.
+        (reported(exit_code=None, signal=9, timed_out=True, oom_kills=3), OUT_OF_MEMORY),
+    ],
+)
+def test_precedence(ending: Ending, expected: tuple[ExecutionStatus, str]) -> None:
+    """Where two verdicts fit, the cause wins over its effect."""
+    assert verdict(ending) == expected
+
+
+def test_verdict_ignores_what_the_strategy_printed() -> None:
+    """Output that looks like a report is output."""
+    forged = Ending(how=How.REPORTED, stdout=bytearray(b'{"exit_code": 0}'), report=Report(**{**CLEAN, "exit_code": 1}))
+    assert classify(forged, 5.0, CONFIG).status is S.FAILED
+
+
+def test_an_explanation_does_not_change_the_status() -> None:
+    """It comes from the strategy; the verdict does not."""
+    explained = json.dumps({"type": "X", "message": "", "line": 1, "traceback": ""})
+    assert verdict(reported(explanation=explained)) == (S.SUCCEEDED, None)
+    assert verdict(reported(exit_code=None, timed_out=True, explanation=explained)) == TIMED_OUT
+
+
+def test_error_is_none_exactly_on_success() -> None:
+    """As the contract says."""
+    for status in [reported(), reported(exit_code=1), Ending(), Ending(how=How.OVERDUE), Ending(how=How.INTERRUPTED)]:
+        result = classify(status, 5.0, CONFIG)
+        assert (result.error is None) is result.success
+
+
+def test_partial_output_survives_every_ending() -> None:
+    """What was printed before a timeout, a kill or a cancel is kept; what is no UTF-8 is replaced."""
+    for how in How:
+        ending = Ending(how=how, stdout=bytearray(b"a\xff"), stderr=bytearray(b"\xc3"), truncated=True)
+        result = classify(ending, 5.0, CONFIG)
+        assert (result.output, result.stderr, result.truncated) == ("a\ufffd", "\ufffd", True)
+
+
+def test_exit_code_and_signal_are_the_runner_s_or_else_the_engine_s() -> None:
+    """The engine is asked when nobody reported."""
+    crashed = classify(reported(exit_code=None, signal=11), 5.0, CONFIG)
+    assert (crashed.exit_code, crashed.signal) == (None, 11)
+    failed = classify(reported(exit_code=3), 5.0, CONFIG)
+    assert (failed.exit_code, failed.signal) == (3, None)
+    vanished = classify(Ending(how=How.VANISHED, exit_code=137), 5.0, CONFIG)
+    assert (vanished.exit_code, vanished.signal) == (137, None)
+
+
+def test_an_explanation_becomes_the_error() -> None:
+    """Type, message, line and traceback of the strategy's exception."""
+    fields = {"type": "KeyError", "message": "'close'", "line": 7, "traceback": "Traceback …"}
+    result = classify(reported(exit_code=1, explanation=json.dumps(fields)), 5.0, CONFIG)
+    assert result.error == ErrorDetail(type="KeyError", message="'close'", line=7, traceback="Traceback …")
+
+
+SOUND = {"type": "E", "message": "m", "line": 1, "traceback": "t"}
+
+
+@pytest.mark.parametrize(
+    "explanation",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "3",
+        '"text"',
+        "[" * 20_000,
+        '{"a":' * 20_000,
+        "9" * 5_000,
+        "NaN",
+        json.dumps({**SOUND, "type": 1}),
+        json.dumps({**SOUND, "type": None}),
+        json.dumps({**SOUND, "message": ["m"]}),
+        json.dumps({**SOUND, "line": "1"}),
+        json.dumps({**SOUND, "line": 1.5}),
+        json.dumps({**SOUND, "line": True}),
+        json.dumps({**SOUND, "line": [1]}),
+        json.dumps({**SOUND, "traceback": {"a": "\ud800"}}),
+        json.dumps({**SOUND, "status": "succeeded"}),
+        json.dumps({**SOUND, "\ud800": 1}),
+        json.dumps({"message": "m"}),
+    ],
+)
+def test_a_forged_explanation_is_a_non_zero_exit(explanation: str) -> None:
+    """Broken JSON, wrong types, unknown fields: none raises, and none is half believed."""
+    assert verdict(reported(exit_code=1, explanation=explanation)) == (S.FAILED, "NonZeroExit: left with exit code 1")
+
+
+@pytest.mark.parametrize("field", ["type", "message", "traceback"])
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\udc00\ud800", "\x00\x1b[2J", "😀"])
+def test_lone_surrogates_never_break_the_encoding(field: str, text: str) -> None:
+    """An exception's text may hold what has no UTF-8 form; the result must travel all the same."""
+    result = classify(reported(exit_code=1, explanation=json.dumps({**SOUND, field: text})), 5.0, CONFIG)
+    assert result.error is not None
+    assert result.error.type != "NonZeroExit"
+    assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+
+
+@given(explanation=st.text(max_size=200), fields=st.dictionaries(st.text(max_size=10), st.text() | st.integers()))
+@settings(max_examples=200, deadline=None)
+def test_any_explanation_gives_a_result_that_travels(explanation: str, fields: dict[str, Any]) -> None:
+    """Whatever a strategy scribbles."""
+    for text in (explanation, json.dumps({**SOUND, **fields})):
+        result = classify(reported(exit_code=1, explanation=text), 5.0, CONFIG)
+        assert result.status is S.FAILED
+        assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+
+
+@given(stdout=st.binary(max_size=100), stderr=st.binary(max_size=100))
+@settings(max_examples=100, deadline=None)
+def test_any_output_gives_a_result_that_travels(stdout: bytes, stderr: bytes) -> None:
+    """Bytes that are no text included."""
+    result = classify(Ending(stdout=bytearray(stdout), stderr=bytearray(stderr)), 5.0, CONFIG)
+    assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"exit_code": "0"}, {"exit_code": True}, {"timed_out": 0}, {"oom_kills": 0.0}, {"explanation": None}, {"more": 1}],
+)
+def test_a_report_of_the_wrong_shape_is_refused(fields: dict[str, Any]) -> None:
+    """It comes out of a container: nothing is coerced."""
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Report.model_validate_json(json.dumps({**CLEAN, **fields}))
+
+
+# Refusal.
+
+
+def no_sandbox() -> Sandbox:
+    """Stand where a sandbox would be started."""
+    pytest.fail("a container was spent")
+
+
+class FakeSandbox(Sandbox):
+    """Ends as it is told, without a container."""
+
+    def __init__(self, outcome: Ending | Exception | None = None) -> None:
+        self.container_id = "fake"
+        self.outcome = outcome
+        self.asked: list[tuple[str, bytes, float, int | None]] = []
+        self.interrupted = threading.Event()
+        self.started = threading.Event()
+        self.destroyed = threading.Event()
+
+    def alive(self) -> bool:
+        """Whether nobody ended it."""
+        return not self.destroyed.is_set()
+
+    def run(self, code: str, data: bytes, timeout_seconds: float, seed: int | None = None) -> Ending:
+        """Give the outcome; without one, wait for the interrupt."""
+        self.asked.append((code, data, timeout_seconds, seed))
+        self.started.set()
+        if self.outcome is None:
+            assert self.interrupted.wait(5)
+            return Ending(how=How.INTERRUPTED, stdout=bytearray(b"so far"), wall_seconds=0.5)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def interrupt(self) -> None:
+        """Let `run` return."""
+        self.interrupted.set()
+
+    def destroy(self) -> None:
+        """Note the end."""
+        self.destroyed.set()
+
+
+@pytest.fixture
+def executor() -> Iterator[CodeExecutor]:
+    """An executor whose worker allows 5 s, and that may not start a sandbox."""
+    yield (opened := serving(no_sandbox))
+    opened.close()
+
+
+def serving(sandbox: Any) -> CodeExecutor:
+    """Return an executor on a pool that gives `sandbox`, or what it makes."""
+    made = CodeExecutor(CONFIG, warm=0)
+    made._pool = SandboxPool(sandbox if callable(sandbox) else lambda: sandbox, 0)
+    return made
+
+
+def test_a_timeout_over_the_worker_s_ceiling_is_refused(executor: CodeExecutor) -> None:
+    """An operator's limit is a ceiling; no container is spent."""
+    result = executor.execute(ExecutionRequest(code="x = 1", timeout=5.5))
+    assert result.status is S.REJECTED
+    assert result.error == ErrorDetail(type="InvalidRequest", message="timeout: 5.5 s, this worker allows 5 s")
+
+
+def test_code_against_the_policy_is_refused(executor: CodeExecutor) -> None:
+    """With every violation; the error names the first and counts the others."""
+    result = executor.execute(ExecutionRequest(code="x = 1\nimport os\nimport sys\n"))
+    assert result.status is S.REJECTED
+    assert [violation.line for violation in result.violations] == [2, 3]
+    assert result.error is not None
+    assert (result.error.type, result.error.line) == ("PolicyViolation", 2)
+    assert result.error.message.startswith("R2 ")
+    assert result.error.message.endswith(" (and 1 more)")
+    assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_one_violation_has_no_others(executor: CodeExecutor) -> None:
+    """No `(and 0 more)`."""
+    error = executor.execute(ExecutionRequest(code="import os\n")).error
+    assert error is not None
+    assert "more)" not in error.message
+
+
+def test_a_refusal_has_metrics_of_what_happened(executor: CodeExecutor) -> None:
+    """It waited and was looked at; nothing ran."""
+    metrics = executor.execute(ExecutionRequest(code="import os\n"), queue_seconds=1.5).metrics
+    assert metrics.queue_seconds == 1.5
+    assert metrics.total_seconds > 0
+    assert (metrics.wall_seconds, metrics.startup_seconds, metrics.warm) == (0, 0, False)
+
+
+def test_a_rejection_is_a_result() -> None:
+    """For a request that does not even parse."""
+    result = rejection("code: Field required")
+    assert (result.status, str(result.error)) == (S.REJECTED, "InvalidRequest: code: Field required")
+
+
+# Runs, in a sandbox that is none.
+
+
+def test_without_a_validator_any_code_reaches_the_sandbox() -> None:
+    """The container is the boundary."""
+    sandbox = FakeSandbox(reported())
+    executor = serving(sandbox)
+    executor._validator = None
+    assert executor.execute(ExecutionRequest(code="import os\n")).success
+    assert sandbox.asked == [("import os\n", b"{}", 5.0, None)]
+    executor._pool.close()
+
+
+def test_the_very_request_reaches_the_sandbox() -> None:
+    """Code, data, timeout and seed; the sandbox is destroyed after it."""
+    sandbox = FakeSandbox(reported())
+    executor = serving(sandbox)
+    result = executor.execute(ExecutionRequest(code="x = 1", data=[1, "é"], timeout=2, seed=7))
+    assert sandbox.asked == [("x = 1", '[1,"é"]'.encode(), 2.0, 7)]
+    assert sandbox.destroyed.wait(5)
+    metrics = result.metrics
+    assert (metrics.wall_seconds, metrics.cpu_seconds, metrics.peak_memory_bytes) == (0.25, 0.125, 70_000_000)
+    executor._pool.close()
+
+
+def test_a_sandbox_is_destroyed_when_the_run_raises() -> None:
+    """Trouble with the engine must not leave containers."""
+    sandbox = FakeSandbox(SandboxLost("gone"))
+    executor = serving(sandbox)
+    with pytest.raises(SandboxLost):
+        executor.execute(ExecutionRequest(code="x = 1"))
+    assert sandbox.destroyed.wait(5)
+    executor._pool.close()
+
+
+def test_a_sandbox_that_does_not_start_is_an_exception() -> None:
+    """What the infrastructure does is no result: the task is to be tried again."""
+
+    def fail() -> Sandbox:
+        msg = "no space left"
+        raise SandboxStartError(msg)
+
+    executor = serving(fail)
+    with pytest.raises(SandboxStartError):
+        executor.execute(ExecutionRequest(code="x = 1"))
+    executor._pool.close()
+
+
+def test_a_cancel_before_the_run_ends_it() -> None:
+    """It is remembered until there is a sandbox."""
+    sandbox = FakeSandbox()
+    executor = serving(sandbox)
+    cancellation = Cancellation()
+    cancellation.cancel()
+    result = executor.execute(ExecutionRequest(code="x = 1"), cancellation=cancellation)
+    assert (result.status, result.output, result.metrics.wall_seconds) == (S.CANCELLED, "so far", 0.5)
+    assert sandbox.destroyed.wait(5)
+    executor._pool.close()
+
+
+def test_a_cancel_during_the_run_ends_it() -> None:
+    """From another thread; what was printed is kept."""
+    sandbox = FakeSandbox()
+    executor = serving(sandbox)
+    cancellation = Cancellation()
+    thread = threading.Thread(target=lambda: sandbox.started.wait(5) and cancellation.cancel())
+    thread.start()
+    assert executor.execute(ExecutionRequest(code="x = 1"), cancellation=cancellation).status is S.CANCELLED
+    thread.join()
+    executor._pool.close()
+
+
+async def test_cancelling_the_awaiting_task_ends_the_sandbox() -> None:
+    """And waits until it is destroyed, so that nothing runs on unseen."""
+    sandbox = FakeSandbox()
+    executor = serving(sandbox)
+    running = asyncio.create_task(executor.execute_strategy("x = 1"))
+    assert await asyncio.to_thread(sandbox.started.wait, 5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sandbox.interrupted.is_set()
+    assert await asyncio.to_thread(sandbox.destroyed.wait, 5)
+    executor._pool.close()
+
+
+async def test_the_one_call_form_parses_its_arguments(executor: CodeExecutor) -> None:
+    """A wrong one is the caller's error, not a result."""
+    with pytest.raises(InvalidRequest, match=r"^timeout: "):
+        await executor.execute_strategy("x = 1", timeout=61)
+
+
+async def test_the_one_call_form_gives_the_result() -> None:
+    """No data stands for an empty object."""
+    sandbox = FakeSandbox(reported())
+    executor = serving(sandbox)
+    assert (await executor.execute_strategy("x = 1", seed=3)).success
+    assert sandbox.asked == [("x = 1", b"{}", 5.0, 3)]
+    executor._pool.close()

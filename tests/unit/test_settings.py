@@ -1,0 +1,115 @@
+"""Settings of both sides: from the environment, frozen, and never quoted in an error."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tasks.app import HARD_LIMIT_SECONDS
+from tasks.models import ExecutionLimits, one_line
+from tasks.settings import Settings
+from worker.sandbox.config import SandboxConfig
+from worker.settings import WorkerSettings
+
+
+def test_defaults_are_a_local_redis_and_celery_s_own_queue() -> None:
+    """A plain `send_task` of a producer without our code arrives."""
+    settings = Settings()
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert settings.queue == "celery"
+    assert settings.result_expires_seconds == 86_400
+    assert settings.visibility_timeout_seconds == 240
+
+
+def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field is `STRATBOX_` and its name."""
+    monkeypatch.setenv("STRATBOX_REDIS_URL", "rediss://:word@redis.example:6380/3")
+    monkeypatch.setenv("STRATBOX_QUEUE", "fast.lane-1")
+    monkeypatch.setenv("STRATBOX_RESULT_EXPIRES_SECONDS", "60")
+    monkeypatch.setenv("STRATBOX_VISIBILITY_TIMEOUT_SECONDS", "3600")
+    assert Settings().model_dump() == {
+        "redis_url": "rediss://:word@redis.example:6380/3",
+        "queue": "fast.lane-1",
+        "result_expires_seconds": 60,
+        "visibility_timeout_seconds": 3600,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "http://127.0.0.1:6379/0"),
+        ("REDIS_URL", "redis://127.0.0.1:99999/0"),
+        ("REDIS_URL", "unix:///run/redis.sock"),
+        ("REDIS_URL", ""),
+        ("QUEUE", ""),
+        ("QUEUE", "two words"),
+        ("QUEUE", "line\n"),
+        ("RESULT_EXPIRES_SECONDS", "59"),
+        ("VISIBILITY_TIMEOUT_SECONDS", "179"),
+        ("VISIBILITY_TIMEOUT_SECONDS", "3601"),
+        ("VISIBILITY_TIMEOUT_SECONDS", "soon"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The operator reads which variable is wrong."""
+    monkeypatch.setenv(f"STRATBOX_{name}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert one_line(caught.value).startswith(f"{name.lower()}: ")
+
+
+def test_a_wrong_url_does_not_leak_its_password() -> None:
+    """Error texts go to logs; the URL holds the password."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(redis_url="http://:hunter2@redis.example/0")
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in one_line(caught.value)
+
+
+def test_shortest_visibility_timeout_is_above_the_hard_limit() -> None:
+    """No setting lets a task be delivered a second time while it may still run."""
+    assert Settings(visibility_timeout_seconds=180).visibility_timeout_seconds > HARD_LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("kind", [Settings, WorkerSettings, SandboxConfig, ExecutionLimits])
+def test_settings_are_frozen(kind: type[BaseModel]) -> None:
+    """Nothing changes a setting once it was read."""
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(kind(), next(iter(kind.model_fields)), None)
+
+
+def test_worker_defaults_are_the_promised_limits() -> None:
+    """Without a variable set, the limits are those of the contract."""
+    assert WorkerSettings().sandbox_config() == SandboxConfig(limits=ExecutionLimits())
+
+
+def test_environment_sets_the_fields_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with underscores of its own is still found: only the first one splits."""
+    monkeypatch.setenv("STRATBOX_SANDBOX_RUNTIME", "runsc")
+    monkeypatch.setenv("STRATBOX_SANDBOX_START_TIMEOUT_SECONDS", "7.5")
+    monkeypatch.setenv("STRATBOX_LIMITS_MEMORY_BYTES", str(128 * 2**20))
+    monkeypatch.setenv("STRATBOX_LIMITS_TIMEOUT_SECONDS", "5")
+    config = WorkerSettings().sandbox_config()
+    assert (config.runtime, config.start_timeout_seconds) == ("runsc", 7.5)
+    assert (config.limits.memory_bytes, config.limits.timeout_seconds) == (128 * 2**20, 5)
+    assert config.limits.pids == ExecutionLimits().pids
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("LIMITS_TIMEOUT_SECONDS", "61", "limits.timeout_seconds"),
+        ("LIMITS_OUTPUT_BYTES", str(2**20 + 1), "limits.output_bytes"),
+        ("LIMITS_CPUS", "0", "limits.cpus"),
+        ("LIMITS_COLOUR", "red", "limits.colour"),
+        ("SANDBOX_NETWORK", "host", "sandbox.network"),
+        ("SANDBOX_IMAGE", "", "sandbox.image"),
+    ],
+)
+def test_a_wrong_worker_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:
+    """A ceiling is not raised over the contract's, and a mistyped name is not ignored."""
+    monkeypatch.setenv(f"STRATBOX_{name}", value)
+    with pytest.raises(ValidationError) as caught:
+        WorkerSettings()
+    assert one_line(caught.value).startswith(f"{field}: ")
