@@ -246,7 +246,7 @@ def _encode_json(data: JsonValue) -> bytes:
     except RecursionError:
         msg = "data: nested too deeply"
     except ValueError:
-        msg = f"data: {_first_non_finite(data)} is NaN or infinite, which JSON cannot hold; use null"
+        msg = f"{_first_non_finite(data)} is NaN or infinite, which JSON cannot hold; use null"
     raise ValueError(msg)
 
 
@@ -260,4 +260,4 @@ def _first_non_finite(data: JsonValue) -> str:
             stack.extend((f"{path}[{key!r}]", item) for key, item in reversed(value.items()))
         elif isinstance(value, list):
             stack.extend((f"{path}[{index}]", value[index]) for index in reversed(range(len(value))))
-    return "a number"
+    return "data"

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,7 +19,7 @@ from typer.exceptions import TyperException
 
 from tasks.client import StrategyClient, Submission, SubmissionState
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, StratboxError, UnknownSubmission
-from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus, one_line
+from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.validator import ASTValidator
 from worker import display, doctor
 from worker.errors import SandboxError
@@ -28,18 +29,26 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE = 0, 1, 2, 3
-INTERRUPTED = 130
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
 POLL_SECONDS = 0.5
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="Run untrusted trading strategies, each in a container of its own. "
     "Exit codes: 0 succeeded, 1 ended otherwise, 2 refused by policy or usage, 3 infrastructure.",
 )
+
+
+class LogLevel(StrEnum):
+    """How much a worker says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 File = Annotated[Path, typer.Argument(help="The strategy, a Python file.")]
 Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds as /workspace/data.json.")]
@@ -140,7 +149,7 @@ def validate(file: File, as_json: AsJson = False) -> None:
 @app.command()
 def worker(
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pool processes; each runs one at a time.")] = 2,
-    loglevel: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    loglevel: Annotated[LogLevel, typer.Option(help="How much it says.")] = LogLevel.INFO,
 ) -> NoReturn:
     """Start a worker: it takes strategies from Redis until it gets SIGTERM."""
     # Prefork is the only pool in which time limits and termination work.
@@ -162,15 +171,14 @@ def main() -> None:
     except TyperException as exc:
         _fail(f"{exc.format_message()} (see stratbox --help)", REFUSED)
     except ValidationError as exc:
-        _fail(f"a STRATBOX_* setting is wrong: {one_line(exc)}", REFUSED)
+        variable = "_".join(["stratbox", *map(str, exc.errors()[0]["loc"])]).upper()
+        _fail(f"{variable}: {exc.errors()[0]['msg']}", REFUSED)
     except (InvalidRequest, UnknownSubmission) as exc:
         _fail(str(exc), REFUSED)
     except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:
         _fail(str(exc), INFRASTRUCTURE)
     except StratboxError as exc:
         _fail(str(exc), ENDED_OTHERWISE)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

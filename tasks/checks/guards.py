@@ -14,6 +14,7 @@ __all__ = ["TYPE", "Guard", "find_guard", "guard_of", "is_sink", "makes_class"]
 _OPTION_NAME = re.compile(r"[a-z_.]+").fullmatch
 _OPEN_POSITIONAL = 2
 _OPEN_KEYWORDS = frozenset({"encoding", "errors", "newline"})
+# Without filename, which writes a file, and handlers, which may hold anything that does.
 _LOGGING_KEYWORDS = frozenset({"datefmt", "force", "format", "level", "stream", "style"})
 _CLASS_ARGUMENTS = 3
 
@@ -49,7 +50,7 @@ def guard_of(policy: Policy, function: str) -> Guard | None:
 
 
 def makes_class(call: ast.Call) -> bool:
-    """Return whether this makes a class if ``type`` is the builtin, even where the code binds that name."""
+    """Return whether ``call`` makes a class, should ``type`` be the builtin although the code binds that name."""
     named = isinstance(call.func, ast.Name) and call.func.id == "type"
     return named and (len(call.args) >= _CLASS_ARGUMENTS or any(isinstance(item, ast.Starred) for item in call.args))
 

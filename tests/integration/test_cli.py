@@ -71,14 +71,16 @@ def test_submit_follow_and_cancel(redis_url: str, tmp_path: Path) -> None:
     [
         (("run", RSI), {"DOCKER_HOST": "unix:///nonexistent.sock"}, 3, "no container engine"),
         (("run", RSI), {"STRATBOX_SANDBOX_IMAGE": "stratbox/none:0"}, 3, "make setup"),
-        (("run", RSI), {"STRATBOX_LIMITS_CPUS": "lots"}, 2, "limits.cpus"),
+        (("run", RSI), {"STRATBOX_LIMITS_CPUS": "lots"}, 2, "STRATBOX_LIMITS_CPUS"),
         (("submit", RSI), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
         (("submit", RSI, "--wait"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
         (("status", "x"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
-        (("status", "x"), {"STRATBOX_REDIS_URL": "nonsense"}, 2, "redis_url"),
+        (("status", "x"), {"STRATBOX_REDIS_URL": "nonsense"}, 2, "STRATBOX_REDIS_URL"),
         (("run", "no/such/file.py"), {}, 2, "no such file"),
         (("run", "/"), {}, 2, "is a directory"),
         (("run", RSI, "--timeout", "61"), {}, 2, "timeout"),
+        ((), {}, 2, "command"),
+        (("worker", "--loglevel", "chatty"), {}, 2, "--loglevel"),
     ],
 )
 def test_trouble_is_one_clear_line(

@@ -87,7 +87,9 @@ def test_output_goes_to_stdout_and_talk_to_stderr(capsys: pytest.CaptureFixture[
     assert shown.err == "careful\nsucceeded\n"
 
 
-@pytest.mark.parametrize("text", ["[bold]x[/]", "[/]", "\\[x]", "[link=http://a]b[/link]", "x" * 500, "a  b", "x" + " " * 200, "é 日本"])
+@pytest.mark.parametrize(
+    "text", ["[bold]x[/]", "[/]", "\\[x]", "[link=http://a]b[/link]", "x" * 500, "a  b", "x" + " " * 200, "é 日本"]
+)
 def test_output_is_shown_as_it_was_printed(capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Markup is not obeyed, and long lines are not folded."""
     display.show_result(ExecutionResult(status=S.SUCCEEDED, output=text, stderr=text))

@@ -74,7 +74,10 @@ CANCELLED = (S.CANCELLED, "Cancelled: cancelled while it ran")
         (Ending(how=How.VANISHED, exit_code=137, out_of_memory=True), OUT_OF_MEMORY),
         (reported(exit_code=None, signal=11), (S.CRASHED, "Crashed: killed by SIGSEGV")),
         (reported(exit_code=None, signal=99), (S.CRASHED, "Crashed: killed by signal 99")),
-        (Ending(how=How.VANISHED, exit_code=137), (S.CRASHED, "Crashed: the sandbox ended without a report (exit code 137)")),
+        (
+            Ending(how=How.VANISHED, exit_code=137),
+            (S.CRASHED, "Crashed: the sandbox ended without a report (exit code 137)"),
+        ),
         (Ending(how=How.BABBLED), (S.CRASHED, "Crashed: the sandbox sent what no runner sends (exit code None)")),
         (Ending(how=How.INTERRUPTED), CANCELLED),
     ],

@@ -300,9 +300,7 @@ def test_every_failure_on_demand_is_raised_not_looped() -> None:
     pool.close()
 
 
-def test_a_warm_one_that_died_is_skipped(
-    pool: SandboxPool, maker: Maker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_warm_one_that_died_is_skipped(pool: SandboxPool, maker: Maker, caplog: pytest.LogCaptureFixture) -> None:
     """The engine may have been restarted under it: it is destroyed, another serves."""
     pool.warm()
     pool.wait_until_warm()

@@ -206,6 +206,13 @@ HOSTILE = [
     ("open-callback", "x = list(map(open, ['/etc/passwd']))\n", "R11", 1),
     ("open-shadowed", "def f(open): pass\ng = open\n", "R11", 2),
     ("open-descriptor", "open(3)\n", "R11", 1),
+    ("logging-file", "import logging\nlogging.basicConfig(filename='x')\n", "R8", 2),
+    ("logging-handlers", "import logging\nlogging.basicConfig(handlers=[])\n", "R8", 2),
+    ("logging-spread", "import logging\nlogging.basicConfig(**{'filename': 'x'})\n", "R8", 2),
+    ("logging-from", "from logging import basicConfig as b\nb(filename='x')\n", "R8", 2),
+    ("logging-value", "import logging\nf = logging.basicConfig\n", "R8", 2),
+    ("type-three-bound", "def f(type): pass\nA = type('A', (), {})\n", "R6", 2),
+    ("type-star-bound", "def f(type): pass\nA = type(*['A', (), {}])\n", "R6", 2),
 ]
 
 HONEST = {
@@ -265,6 +272,7 @@ HONEST = {
     "invalid-escape": "x = '\\d'\ny = 1 is 1\n",
     "star": "def f(*a, **k): return f(*a, **k)\nfirst, *rest = [1, 2]\n",
     "underscore": "for _ in range(3): pass\nfor __ in range(3): pass\n",
+    "logging-config": "import logging\nlogging.basicConfig(level=logging.INFO, format='%(message)s')\n",
 }
 
 
