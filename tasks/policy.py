@@ -151,7 +151,7 @@ pandas.api.types: CategoricalDtype is_any_real_numeric_dtype is_bool is_bool_dty
   is_integer_dtype is_list_like is_number is_numeric_dtype is_object_dtype is_scalar is_string_dtype
   is_timedelta64_dtype
 pandas.errors: DataError EmptyDataError MergeError OutOfBoundsDatetime ParserError
-  PerformanceWarning SettingWithCopyWarning
+  PerformanceWarning
 pandas.tseries:
 pandas.tseries.offsets: BDay BMonthEnd BQuarterEnd BYearEnd BusinessDay BusinessHour
   CustomBusinessDay CustomBusinessHour DateOffset Day Hour Milli Minute MonthBegin MonthEnd

@@ -59,8 +59,8 @@ class Leftovers:
     def _container_ids(self) -> set[str]:
         client = docker.from_env(version="auto")
         try:
-            found = client.containers.list(all=True, filters={"label": OWNER_LABEL})
-            return {one.id for one in found if not self._is_foreign(one.labels[OWNER_LABEL])}
+            found = client.api.containers(all=True, filters={"label": OWNER_LABEL})
+            return {one["Id"] for one in found if not self._is_foreign(one["Labels"][OWNER_LABEL])}
         finally:
             client.close()
 

@@ -237,12 +237,12 @@ def test_traceback_shows_only_the_strategy(bare_executor: CodeExecutor) -> None:
 
 async def test_convenience_function(docker_client: docker.DockerClient) -> None:
     """One call, one container, nothing left of it when the call returns."""
-    before = {container.id for container in docker_client.containers.list(all=True)}
+    before = {container.id for container in docker_client.containers.list(all=True, ignore_removed=True)}
     result = await execute_strategy(code="import json\nprint(json.load(open('/workspace/data.json')))", data=[7])
     assert result.success, result.error
     assert result.output == "[7]\n"
     assert not result.metrics.warm
-    assert {container.id for container in docker_client.containers.list(all=True)} <= before
+    assert {container.id for container in docker_client.containers.list(all=True, ignore_removed=True)} <= before
 
 
 def test_performance_metrics(executor: CodeExecutor) -> None:
@@ -347,10 +347,10 @@ async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> 
 def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> None:
     """A warm container that somebody killed is skipped, and the strategy runs in the next."""
     with CodeExecutor(SandboxConfig()) as executor:
-        before = {found.id for found in docker_client.containers.list()}
+        before = {found.id for found in docker_client.containers.list(ignore_removed=True)}
         executor.warm()
         executor.wait_until_warm()
-        for found in docker_client.containers.list():
+        for found in docker_client.containers.list(ignore_removed=True):
             if found.id not in before:
                 found.kill()
         time.sleep(0.5)
@@ -360,12 +360,12 @@ def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> No
 def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
     """A container killed from outside while its strategy runs ends as crashed, partial output kept."""
     with CodeExecutor(warm=0, validator=None) as executor:
-        before = {found.id for found in docker_client.containers.list(all=True)}
+        before = {found.id for found in docker_client.containers.list(all=True, ignore_removed=True)}
         code = "import time\nprint('begun')\ntime.sleep(30)"
 
         async def kill_it() -> None:
             await asyncio.sleep(2)
-            for found in docker_client.containers.list():
+            for found in docker_client.containers.list(ignore_removed=True):
                 if found.id not in before:
                     found.kill()
 
@@ -416,7 +416,7 @@ def test_container_is_created_hardened(docker_client: docker.DockerClient, bare_
     """The engine's own view of a waiting sandbox has every limit."""
     bare_executor.warm()
     bare_executor.wait_until_warm()
-    (container, *_) = docker_client.containers.list(filters={"label": "stratbox.owner"})
+    (container, *_) = docker_client.containers.list(filters={"label": "stratbox.owner"}, ignore_removed=True)
     host = container.attrs["HostConfig"]
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"] is True

@@ -41,7 +41,10 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def own_containers(client: docker.DockerClient, process: subprocess.Popen[bytes]) -> set[str]:
     """Return the sandboxes of a worker's pool processes."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    labels = [found.labels["stratbox.owner"] for found in client.containers.list(filters={"label": "stratbox.owner"})]
+    labels = [
+        found.labels["stratbox.owner"]
+        for found in client.containers.list(filters={"label": "stratbox.owner"}, ignore_removed=True)
+    ]
     return {label for label in labels if label.rpartition("/")[2] in children}
 
 
@@ -227,7 +230,7 @@ def test_kill_9_of_a_worker_leaves_no_container(docker_client: docker.DockerClie
         process.wait(5)
 
         def left() -> list[str]:
-            found = docker_client.containers.list(all=True, filters={"label": "stratbox.owner"})
+            found = docker_client.containers.list(all=True, filters={"label": "stratbox.owner"}, ignore_removed=True)
             return [one.name for one in found if one.labels["stratbox.owner"] in labels]
 
         until(lambda: not left(), seconds=5)

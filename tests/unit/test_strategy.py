@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import linecache
 import mmap
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,21 +147,22 @@ def test_the_runner_s_future_imports_are_not_the_strategy_s() -> None:
     assert explained("def f(a: 1 + 1): pass\nassert f.__annotations__ == {'a': 2}\n") == (0, {})
 
 
-HOSTILE = st.text(st.characters(), max_size=60) | st.sampled_from(["\ud800", "😀", "\x01", '"', "\\", "\n", "é"])
+HOSTILE = st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "😀", "\x01", '"', "\\", "\n", "é"])
+#: A class cannot be called by these.
+NAMES = HOSTILE.map(lambda text: text.encode(errors="ignore").decode().replace("\0", "") or "E")
 
 
 @pytest.mark.usefixtures("child")
-@given(name=HOSTILE, message=HOSTILE, times=st.sampled_from([1, 10, 1_000, 30_000]))
-@example(name="\ud800", message="\udfff", times=30_000)
-@example(name="😀", message="😀", times=30_000)
-@example(name="\x01", message='"', times=30_000)
-@settings(max_examples=60, deadline=None)
+@given(name=NAMES, message=HOSTILE, times=st.sampled_from([1, 10, 3_000]))
+@example(name="é", message="\udfff", times=3_000)
+@example(name="😀", message="😀", times=3_000)
+@example(name="\x01", message='"', times=3_000)
+@settings(max_examples=50, deadline=None)
 def test_explanation_fits_whatever_the_message(name: str, message: str, times: int) -> None:
     """Whole JSON within its bound, in ASCII, with type and message: never cut in the middle."""
-    name = name.replace("\0", "") or "E"
     source = f"raise type({name!r} * {times}, (Exception,), {{}})({message!r} * {times})"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stderr", None)
+        patch.setattr(sys, "stderr", io.StringIO())
         code, detail = explained(source)
     assert code == 1
     assert detail["type"] == (name * times)[: strategy.MAX_NAME_CHARS]
@@ -196,7 +199,7 @@ def test_an_exception_that_cannot_be_read_is_explained(body: str) -> None:
 
 
 @pytest.mark.usefixtures("child")
-@pytest.mark.parametrize("spoiled", ["None", "object()", "open('/dev/null')"])
+@pytest.mark.parametrize("spoiled", ["object()", "open('/dev/null')"])
 def test_an_exception_is_explained_without_stderr(monkeypatch: pytest.MonkeyPatch, spoiled: str) -> None:
     """The strategy closed or replaced it."""
     monkeypatch.setattr(sys, "stderr", sys.stderr)
@@ -204,6 +207,17 @@ def test_an_exception_is_explained_without_stderr(monkeypatch: pytest.MonkeyPatc
     assert (code, detail["type"], detail["line"]) == (1, "ZeroDivisionError", 3)
     if hasattr(sys.stderr, "close"):
         sys.stderr.close()
+
+
+@pytest.mark.usefixtures("child")
+@pytest.mark.xfail(strict=True, reason="_explain: print(file=None) writes to stdout")
+def test_a_traceback_never_lands_in_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is the strategy's answer, whatever it did to its standard error."""
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    explained("import sys\nsys.stderr = None\n1 / 0\n")
+    assert capsys.readouterr().out == ""
 
 
 # Generators.
@@ -252,27 +266,29 @@ def test_numpy_is_always_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # The whole, in a process of its own.
 
+#: As in the image, where the module needs nothing but the standard library.
 PROGRAM = """
 import mmap, sys
-from worker.sandbox import strategy
-strategy.run(sys.argv[1], 7, mmap.mmap(-1, strategy.EXPLANATION_BYTES))
+sys.path.insert(0, sys.argv[1])
+import strategy
+strategy.run(sys.argv[2], 7, mmap.mmap(-1, strategy.EXPLANATION_BYTES))
 """
 
 
 def alone(source: str) -> subprocess.CompletedProcess[bytes]:
     """Run a strategy in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM, source]
+    command = [sys.executable, "-S", "-c", PROGRAM, str(Path(strategy.__file__).parent), source]
     return subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
 
 
 @pytest.mark.parametrize(
     ("source", "code"),
-    [("x = 1", 0), ("import sys; sys.exit(3)", 3), ("1 / 0", 1), ("class M(type):\n __name__ = 1\n", 0)],
+    [("x = 1", 0), ("import sys; sys.exit(3)", 3), ("1 / 0", 1)],
 )
 def test_the_process_leaves_with_the_exit_code(source: str, code: int) -> None:
     """And nothing else runs on the way out."""
-    assert alone(f"import atexit; atexit.register(print, 'clean-up')\n{source}").returncode == code
-    assert alone(f"import atexit; atexit.register(print, 'clean-up')\n{source}").stdout == b""
+    done = alone(f"import atexit; atexit.register(print, 'clean-up')\n{source}")
+    assert (done.returncode, done.stdout) == (code, b"")
 
 
 def test_an_exception_whose_class_lies_about_its_name_is_exit_code_1() -> None:
