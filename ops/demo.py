@@ -115,6 +115,7 @@ def main() -> int:
         display.err.print(f"demo: {exc}", markup=False)
         return 3
     wrong = [case.file for case in CASES if not case.as_expected()]
+    display.err.print()
     display.err.print(f"wrong: {', '.join(wrong)}" if wrong else "all eight ended as they should")
     return 1 if wrong else 0
 

@@ -8,9 +8,11 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from tasks.app import create_app
 from worker import execution
+from worker.settings import WorkerSettings
 
 __all__ = ["app"]
 
+WorkerSettings()  # a wrong one ends the worker here, instead of every task in its pool processes
 app = create_app()
 execution.register(app)
 

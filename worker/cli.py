@@ -20,10 +20,12 @@ from typer.exceptions import TyperException
 from tasks.client import StrategyClient, Submission, SubmissionState
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, StratboxError, UnknownSubmission
 from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker import display, doctor
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
+from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -152,10 +154,12 @@ def worker(
     loglevel: Annotated[LogLevel, typer.Option(help="How much it says.")] = LogLevel.INFO,
 ) -> NoReturn:
     """Start a worker: it takes strategies from Redis until it gets SIGTERM."""
+    # Asked here, a wrong setting is one line; asked in the pool processes, it would cost every task.
+    Settings()
+    WorkerSettings()
     # Prefork is the only pool in which time limits and termination work.
     flags = ["--pool", "prefork", "--concurrency", str(concurrency), "--loglevel", loglevel]
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *flags]
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *flags])
 
 
 @app.command(name="doctor")

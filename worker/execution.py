@@ -75,6 +75,8 @@ class ExecutionTask(Task):
     Request = ExecutionMessage
     max_retries = 2
     default_retry_delay = 1
+    #: Of a result, logs and events show the status, which comes first, and nothing a strategy printed.
+    resultrepr_maxsize = len("{'status': 'out_of_memory'")
 
     def run(self, *args: Any, **fields: Any) -> dict[str, Any]:
         """Run one strategy.

@@ -81,6 +81,8 @@ def test_submit_follow_and_cancel(redis_url: str, tmp_path: Path) -> None:
         (("run", RSI, "--timeout", "61"), {}, 2, "timeout"),
         ((), {}, 2, "command"),
         (("worker", "--loglevel", "chatty"), {}, 2, "--loglevel"),
+        (("worker",), {"STRATBOX_LIMITS_PIDS": "3"}, 2, "STRATBOX_LIMITS_PIDS"),
+        (("worker",), {"STRATBOX_REDIS_URL": "nonsense"}, 2, "STRATBOX_REDIS_URL"),
     ],
 )
 def test_trouble_is_one_clear_line(

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import itertools
 import json
+import os
+import socket
 import textwrap
 import time
 from typing import TYPE_CHECKING
@@ -46,6 +48,12 @@ def wilder_rsi(closes: list[float]) -> float:
     assert gain is not None
     assert loss is not None
     return 100 - 100 / (1 + gain / loss)
+
+
+def own_sandboxes(client: docker.DockerClient) -> set[str]:
+    """Return the ids of the containers this very process owns."""
+    owner = f"stratbox.owner={socket.gethostname()}/{os.getpid()}"
+    return {found["Id"] for found in client.api.containers(all=True, filters={"label": owner})}
 
 
 async def test_basic_execution(executor: CodeExecutor) -> None:
@@ -237,12 +245,12 @@ def test_traceback_shows_only_the_strategy(bare_executor: CodeExecutor) -> None:
 
 async def test_convenience_function(docker_client: docker.DockerClient) -> None:
     """One call, one container, nothing left of it when the call returns."""
-    before = {container.id for container in docker_client.containers.list(all=True, ignore_removed=True)}
+    before = own_sandboxes(docker_client)
     result = await execute_strategy(code="import json\nprint(json.load(open('/workspace/data.json')))", data=[7])
     assert result.success, result.error
     assert result.output == "[7]\n"
     assert not result.metrics.warm
-    assert {container.id for container in docker_client.containers.list(all=True, ignore_removed=True)} <= before
+    assert own_sandboxes(docker_client) <= before
 
 
 def test_performance_metrics(executor: CodeExecutor) -> None:
@@ -346,36 +354,29 @@ async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> 
 
 def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> None:
     """A warm container that somebody killed is skipped, and the strategy runs in the next."""
-    with CodeExecutor(SandboxConfig()) as executor:
-        before = {found.id for found in docker_client.containers.list(ignore_removed=True)}
+    with CodeExecutor() as executor:
+        before = own_sandboxes(docker_client)
         executor.warm()
         executor.wait_until_warm()
-        for found in docker_client.containers.list(ignore_removed=True):
-            if found.id not in before:
-                found.kill()
+        (warm,) = own_sandboxes(docker_client) - before
+        docker_client.containers.get(warm).kill()
         time.sleep(0.5)
         assert executor.execute(ExecutionRequest(code="print('here')")).output == "here\n"
 
 
-def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
+async def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
     """A container killed from outside while its strategy runs ends as crashed, partial output kept."""
+    before = own_sandboxes(docker_client)
     with CodeExecutor(warm=0, validator=None) as executor:
-        before = {found.id for found in docker_client.containers.list(all=True, ignore_removed=True)}
         code = "import time\nprint('begun')\ntime.sleep(30)"
-
-        async def kill_it() -> None:
-            await asyncio.sleep(2)
-            for found in docker_client.containers.list(ignore_removed=True):
-                if found.id not in before:
-                    found.kill()
-
-        async def both() -> tuple[object, ...]:
-            return tuple(await asyncio.gather(executor.execute_strategy(code=code), kill_it()))
-
-        result = asyncio.run(both())[0]
-        assert getattr(result, "status", None) is ExecutionStatus.CRASHED, result
-        assert getattr(result, "output", None) == "begun\n"
-        assert getattr(result, "exit_code", None) == 137
+        running = asyncio.create_task(executor.execute_strategy(code=code))
+        await asyncio.sleep(2)
+        (sandbox,) = own_sandboxes(docker_client) - before
+        docker_client.containers.get(sandbox).kill()
+        result = await running
+    assert result.status is ExecutionStatus.CRASHED
+    assert result.output == "begun\n"
+    assert result.exit_code == 137
 
 
 def test_missing_image_says_what_to_do() -> None:
@@ -416,7 +417,7 @@ def test_container_is_created_hardened(docker_client: docker.DockerClient, bare_
     """The engine's own view of a waiting sandbox has every limit."""
     bare_executor.warm()
     bare_executor.wait_until_warm()
-    (container, *_) = docker_client.containers.list(filters={"label": "stratbox.owner"}, ignore_removed=True)
+    container = docker_client.containers.get(own_sandboxes(docker_client).pop())
     host = container.attrs["HostConfig"]
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"] is True

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
 
 from tasks.errors import (
     BrokerUnavailable,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 GOOD = "import json\nprint(json.dumps({'signal': 'hold'}))\n"
 MIB = 2**20
-Run = "Callable[..., tuple[int, str, str]]"
 
 
 @pytest.fixture
@@ -68,9 +66,6 @@ def good(tmp_path: Path) -> Path:
     path = tmp_path / "good.py"
     path.write_text(GOOD)
     return path
-
-
-Refused = "Callable[..., str]"
 
 
 # Files.
@@ -161,7 +156,7 @@ def test_a_number_that_overflows(refused: Callable[..., str], tmp_path: Path, go
     """Valid as text, infinite as a number: its path is named."""
     path = tmp_path / "data.json"
     path.write_text('{"close": [1, 1e999]}')
-    reason = "data: data['close'][1] is NaN or infinite, which JSON cannot hold; use null"
+    reason = "data['close'][1] is NaN or infinite, which JSON cannot hold; use null"
     assert refused("run", good, "--data", path) == reason
 
 
@@ -220,7 +215,7 @@ def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.Monkey
     """It is the operator's to mend: the setting is named, the value is not shown."""
     monkeypatch.setenv("STRATBOX_REDIS_URL", "http://:hunter2@redis.example")
     text = refused("status", "x")
-    assert text == "a STRATBOX_* setting is wrong: redis_url: URL scheme should be 'redis' or 'rediss'"
+    assert text == "STRATBOX_REDIS_URL: URL scheme should be 'redis' or 'rediss'"
 
 
 @pytest.mark.parametrize("arguments", [("status", "x"), ("result", "x"), ("cancel", "x"), ("submit", "{good}")])
@@ -252,12 +247,10 @@ def test_redis_down(
         (SandboxStartError("late"), 3),
         (ResultTimeout("not yet"), 1),
         (OutputNotJSON("no"), 1),
-        (KeyboardInterrupt(), 130),
-        (typer.Abort(), 130),
     ],
 )
 def test_every_error_has_its_exit_code(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
     """As the help says: 2 refused, 3 infrastructure, 1 otherwise; and one line."""
 
@@ -265,7 +258,26 @@ def test_every_error_has_its_exit_code(
         raise error
 
     monkeypatch.setattr(cli, "app", fail)
-    assert run() == (code, "", f"stratbox: {str(error) or 'interrupted'}\n")
+    assert run() == (code, "", f"stratbox: {error}\n")
+
+
+def test_an_interrupt_is_exit_code_130(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, good: Path
+) -> None:
+    """As shells know it, and without a traceback."""
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_read", interrupt)
+    code, out, err = run("validate", good)
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_no_command_is_wrong_usage(refused: Callable[..., str]) -> None:
+    """One line that names the help."""
+    assert refused() == "Missing command. (see stratbox --help)"
 
 
 def test_help_is_no_error(run: Callable[..., tuple[int, str, str]]) -> None:

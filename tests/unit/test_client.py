@@ -103,7 +103,7 @@ def test_a_priority_out_of_bounds_is_refused_before_anything_is_sent(deserted: S
 @pytest.mark.parametrize("fields", [{"timeout": 0}, {"seed": -1}, {"user_id": "a\n"}, {"data": float("nan")}])
 def test_a_wrong_argument_is_refused_before_anything_is_sent(deserted: StrategyClient, fields: dict[str, Any]) -> None:
     """With Redis down: it was never asked."""
-    with pytest.raises(InvalidRequest, match=f"^{next(iter(fields))}: "):
+    with pytest.raises(InvalidRequest, match=f"^{next(iter(fields))}"):
         deserted.submit("x = 1", **fields)
 
 
@@ -280,14 +280,13 @@ def test_map_never_has_more_in_flight(fake: FakeClient, in_flight: int) -> None:
 
 
 def test_map_reads_lazily(fake: FakeClient) -> None:
-    """An endless source is fine; leaving early cancels what is under way, the one just yielded excepted."""
+    """An endless source is fine; leaving early cancels what is under way."""
     results = fake.map(requests(10**9), in_flight=3)
     assert [next(results).output for _ in range(2)] == ["0", "1"]
     results.close()  # type: ignore[attr-defined]
-    submitted = set(fake.codes)
-    assert len(submitted) <= 5
-    assert {"0"} < submitted - set(fake.cancelled)
-    assert submitted - set(fake.cancelled) <= {"0", "1"}
+    assert list(fake.codes) == ["0", "1", "2", "3"]
+    assert set(fake.cancelled) >= {"2", "3"}, "1 was just handed over: cancelling it does nothing"
+    assert "0" not in fake.cancelled
 
 
 def test_map_cancels_the_rest_on_an_error(fake: FakeClient) -> None:

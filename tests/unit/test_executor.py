@@ -110,7 +110,7 @@ def test_precedence(ending: Ending, expected: tuple[ExecutionStatus, str]) -> No
 
 def test_verdict_ignores_what_the_strategy_printed() -> None:
     """Output that looks like a report is output."""
-    forged = Ending(how=How.REPORTED, stdout=bytearray(b'{"exit_code": 0}'), report=Report(**{**CLEAN, "exit_code": 1}))
+    forged = Ending(how=How.REPORTED, stdout=bytearray(b'{"exit_code": 0}'), report=reported(exit_code=1).report)
     assert classify(forged, 5.0, CONFIG).status is S.FAILED
 
 
@@ -387,7 +387,12 @@ def test_a_cancel_during_the_run_ends_it() -> None:
     sandbox = FakeSandbox()
     executor = serving(sandbox)
     cancellation = Cancellation()
-    thread = threading.Thread(target=lambda: sandbox.started.wait(5) and cancellation.cancel())
+
+    def cancel() -> None:
+        assert sandbox.started.wait(5)
+        cancellation.cancel()
+
+    thread = threading.Thread(target=cancel)
     thread.start()
     assert executor.execute(ExecutionRequest(code="x = 1"), cancellation=cancellation).status is S.CANCELLED
     thread.join()

@@ -162,7 +162,7 @@ def test_one_byte_of_data_more_is_refused() -> None:
 )
 def test_a_number_that_json_cannot_hold_is_found(value: float, wrap: Any, path: str) -> None:
     """The first one is named by its path."""
-    assert refusal(data=wrap(value)) == f"data: {path} is NaN or infinite, which JSON cannot hold; use null"
+    assert refusal(data=wrap(value)) == f"{path} is NaN or infinite, which JSON cannot hold; use null"
 
 
 @pytest.mark.xfail(strict=True, reason="models._encode_json takes every ValueError for a NaN")

@@ -41,7 +41,7 @@ class FakeSandbox(Sandbox):
 class Maker:
     """Makes fakes, and remembers each; `before` runs first and may block or raise."""
 
-    def __init__(self, before: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, before: Callable[[int], object] = lambda _: None) -> None:
         self.made: list[FakeSandbox] = []
         self.asked = 0
         self._numbers = itertools.count(1)
@@ -145,7 +145,7 @@ def test_a_warmed_pool_has_one_ready(pool: SandboxPool, maker: Maker) -> None:
 def test_one_that_is_still_starting_is_waited_for_and_counts_as_cold() -> None:
     """Starting another would take longer; the wait is what `wait_seconds` says."""
     gate = threading.Event()
-    maker = Maker(lambda number: gate.wait(PATIENCE) and None if number == 1 else None)
+    maker = Maker(lambda number: gate.wait(PATIENCE) if number == 1 else None)
     pool = SandboxPool(maker, 1)
     pool.warm()
     threading.Timer(0.05, gate.set).start()
@@ -161,7 +161,7 @@ def test_one_that_is_still_starting_is_waited_for_and_counts_as_cold() -> None:
 def test_two_acquires_do_not_serialise() -> None:
     """Creation stands outside the lock: each of two creations waits until the other has begun."""
     both = threading.Barrier(2)
-    maker = Maker(lambda _: both.wait(PATIENCE) and None)
+    maker = Maker(lambda _: both.wait(PATIENCE))
     pool = SandboxPool(maker, 0)
     acquired = in_threads(2, pool.acquire)
     for one in acquired:
@@ -173,7 +173,7 @@ def test_two_acquires_do_not_serialise() -> None:
 def test_a_slow_start_blocks_nobody_else() -> None:
     """While one is on its way, the pool can be warmed, released to and acquired from."""
     gate = threading.Event()
-    maker = Maker(lambda number: gate.wait(PATIENCE) and None if number == 2 else None)
+    maker = Maker(lambda number: gate.wait(PATIENCE) if number == 2 else None)
     pool = SandboxPool(maker, 1)
     first = pool.acquire()  # number 2 starts in the background, and hangs
     until(lambda: maker.asked == 2)
@@ -328,7 +328,7 @@ def test_close_destroys_what_is_warm_and_what_is_leaving(maker: Maker) -> None:
 def test_close_destroys_one_that_is_being_created() -> None:
     """It waits for the start to end, then ends it."""
     gate = threading.Event()
-    maker = Maker(lambda _: gate.wait(PATIENCE) and None)
+    maker = Maker(lambda _: gate.wait(PATIENCE))
     pool = SandboxPool(maker, 1)
     pool.warm()
     until(lambda: maker.asked == 1)

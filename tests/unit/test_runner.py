@@ -18,6 +18,7 @@ import pytest
 from worker.sandbox import runner
 from worker.sandbox.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, Frame, FrameDecoder, FrameError, encode, split
 from worker.sandbox.runner import Outlet, Run, Usage
+from worker.sandbox.strategy import EXPLANATION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Control:
         os.close(self.runner_out)
         self.runner_out = -1
         decoder = FrameDecoder()
-        frames = []
+        frames: list[tuple[Frame, bytes]] = []
         while data := os.read(self._from_runner, 1 << 16):
             frames += decoder.feed(data)
         return frames
@@ -227,9 +228,8 @@ def test_the_data_file_is_sealed(control: Control) -> None:
         os.ftruncate(run.data_fd, 0)
     with pytest.raises(PermissionError):
         os.ftruncate(run.data_fd, 100)
-    writable = Path(f"/proc/self/fd/{run.data_fd}").open("r+b", buffering=0)
-    with writable, pytest.raises(PermissionError):
-        writable.write(b"x")
+    with Path(f"/proc/self/fd/{run.data_fd}").open("r+b", buffering=0) as again, pytest.raises(PermissionError):
+        again.write(b"x")
     os.close(run.data_fd)
 
 
@@ -296,7 +296,7 @@ def test_a_frame_is_sent_whole(control: Control) -> None:
 def test_a_report_with_the_worst_explanation_fits_one_frame(control: Control) -> None:
     """Whatever is scribbled where the explanation stands: six bytes for each are the most."""
     for byte in (b"\x01", b"\xff", b'"', b"\\", b"a"):
-        raw = byte * runner.strategy.EXPLANATION_BYTES
+        raw = byte * EXPLANATION_BYTES
         text = raw.partition(b"\0")[0].decode("ascii", "replace")
         encode(
             Frame.REPORT, json.dumps({"explanation": text, "cpu_seconds": 1e300, "peak_memory_bytes": 2**63}).encode()
@@ -344,7 +344,7 @@ def test_main_refuses_to_be_anything_but_pid_1(monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("prepare", "send_json", "receive", "serve"):
         monkeypatch.setattr(runner, name, stop)
-    monkeypatch.setattr(runner.os, "getpid", lambda: 4711)
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
     with pytest.raises(SystemExit, match="PID 1 of a sandbox container") as caught:
         runner.main()
     assert isinstance(caught.value.code, str), "a text: it goes to stderr, and the exit code is 1"

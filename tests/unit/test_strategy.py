@@ -137,8 +137,8 @@ def test_a_syntax_error_names_its_line() -> None:
 @pytest.mark.usefixtures("child")
 def test_the_strategy_is_main() -> None:
     """It sees itself as a program would, and nothing of the runner."""
-    source = "import __main__, sys\nassert __name__ == '__main__'\nassert __main__.x == 1\nassert sys.argv == ['strategy.py']\n"
-    assert explained("x = 1\n" + source) == (0, {})
+    source = "x = 1\nimport __main__, sys\nassert __name__ == '__main__'\nassert __main__.x == 1\n"
+    assert explained(source + "assert sys.argv == ['strategy.py']\n") == (0, {})
 
 
 @pytest.mark.usefixtures("child")
@@ -254,7 +254,7 @@ class FakeRandom:
 def test_numpy_is_always_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork inherits its state: without a seed of its own, every strategy would draw the same."""
     numpy = FakeRandom()
-    monkeypatch.setitem(sys.modules, "numpy", numpy)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "numpy", numpy)
     state = random.getstate()
     for seed in (0, 7, None, None):
         strategy.reseed(seed)
