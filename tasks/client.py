@@ -68,7 +68,8 @@ def _redis_errors() -> Iterator[None]:
         # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
         if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):
             raise
-        reason = str(exc.__cause__ or exc).splitlines()[0]
+        cause = exc.__cause__ or exc
+        reason = " ".join(str(cause).split()) or type(cause).__name__
         msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
         raise BrokerUnavailable(msg) from exc
 

@@ -7,8 +7,9 @@ instead of being half understood.
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, model_validator
 
@@ -42,6 +43,9 @@ MAX_DATA_BYTES = 16 * MIB
 MAX_OUTPUT_BYTES = 1 * MIB
 MAX_TIMEOUT_SECONDS = 60.0
 
+#: A refusal is one line for a person or a log.
+MAX_LINE_CHARS = 500
+
 
 class ExecutionStatus(StrEnum):
     """How an execution ended. Only `succeeded` counts as success."""
@@ -70,7 +74,7 @@ class _Contract(BaseModel):
 class ExecutionLimits(_Contract):
     """What one execution may consume; the defaults are the ceilings the project promises."""
 
-    cpus: float = Field(default=0.5, gt=0, le=64, description="Share of one core, by the kernel's CPU quota.")
+    cpus: float = Field(default=0.5, ge=0.01, le=64, description="Share of one core, by the kernel's CPU quota.")
     # Below 96 MiB numpy and pandas do not even import.
     memory_bytes: int = Field(default=256 * MIB, ge=96 * MIB, description="Memory without swap, bytes.")
     pids: int = Field(default=32, ge=4, le=4096, description="Processes and threads, the runner included.")
@@ -151,7 +155,8 @@ class ErrorDetail(_Contract):
     def __str__(self) -> str:
         """Return `Type: message (line N)`."""
         where = f" (line {self.line})" if self.line is not None else ""
-        return f"{self.type}: {self.message}{where}" if self.message else f"{self.type}{where}"
+        text = f"{self.type}: {self.message}{where}" if self.message else f"{self.type}{where}"
+        return " ".join(text.splitlines())
 
 
 class ExecutionMetrics(_Contract):
@@ -208,7 +213,7 @@ class ExecutionResult(_Contract):
         problem: Exception | None = None
         for candidate in candidates:
             try:
-                return json.loads(candidate, parse_constant=_refuse_constant)
+                return json.loads(candidate, parse_constant=_refuse, parse_float=_finite)
             except (ValueError, RecursionError) as exc:
                 problem = problem or exc
         msg = f"the output is not JSON ({problem}); print exactly one json.dumps(...) as the last line"
@@ -222,12 +227,19 @@ def one_line(error: ValidationError) -> str:
         field = ".".join(str(part) for part in finding["loc"])
         reason = finding["msg"].removeprefix("Value error, ")
         findings.append(f"{field}: {reason}" if field else reason)
-    return "; ".join(findings)
+    # Names of fields come from outside, too: no line ends of theirs, and no more than a line's worth.
+    text = "; ".join(findings).encode("unicode_escape").decode("ascii")
+    return text if len(text) <= MAX_LINE_CHARS else f"{text[:MAX_LINE_CHARS]}…"
 
 
-def _refuse_constant(name: str) -> None:
-    msg = f"{name} is not JSON"
+def _refuse(number: str) -> NoReturn:
+    msg = f"{number} is not a number JSON can hold"
     raise ValueError(msg)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
 
 
 def _utf8_length(text: str, field: str) -> int:
@@ -245,19 +257,20 @@ def _encode_json(data: JsonValue) -> bytes:
         msg = "data: holds text that is not valid Unicode (a lone surrogate)"
     except RecursionError:
         msg = "data: nested too deeply"
-    except ValueError:
-        msg = f"{_first_non_finite(data)} is NaN or infinite, which JSON cannot hold; use null"
+    except ValueError as exc:
+        where = _first_non_finite(data)
+        msg = f"{where} is NaN or infinite, which JSON cannot hold; use null" if where else f"data: {exc}"
     raise ValueError(msg)
 
 
-def _first_non_finite(data: JsonValue) -> str:
+def _first_non_finite(data: JsonValue) -> str | None:
     stack: list[tuple[str, Any]] = [("data", data)]
     while stack:
         path, value = stack.pop()
-        if isinstance(value, float) and value - value != 0:
+        if isinstance(value, float) and not math.isfinite(value):
             return path
         if isinstance(value, dict):
             stack.extend((f"{path}[{key!r}]", item) for key, item in reversed(value.items()))
         elif isinstance(value, list):
             stack.extend((f"{path}[{index}]", value[index]) for index in reversed(range(len(value))))
-    return "data"
+    return None

@@ -99,7 +99,7 @@ def submit(
     with StrategyClient() as client:
         submission = client.submit_request(request, priority=priority)
         if not wait:
-            display.out.print(submission.id)
+            display.write(submission.id)
             return
         _finish(_follow(submission), file, as_json=as_json)
 
@@ -141,7 +141,7 @@ def validate(file: File, as_json: AsJson = False) -> None:
         outcome = ExecutionResult(
             status=ExecutionStatus.SUCCEEDED if report else ExecutionStatus.REJECTED, violations=report.violations
         )
-        display.out.print(json.dumps(outcome.model_dump(mode="json")["violations"]), markup=False)
+        display.write(json.dumps(outcome.model_dump(mode="json")["violations"]))
     else:
         display.show_violations(str(file), report.violations)
         display.err.print("[green]clean[/]" if report else f"[magenta]{len(report.violations)} violations[/]")
@@ -183,6 +183,10 @@ def main() -> None:
         _fail(str(exc), INFRASTRUCTURE)
     except StratboxError as exc:
         _fail(str(exc), ENDED_OTHERWISE)
+    except BrokenPipeError:
+        # The reader has left (`| head`): so do we, and the interpreter must not flush into the pipe on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ENDED_OTHERWISE)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -244,7 +248,7 @@ def _finish(outcome: ExecutionResult, file: Path, *, as_json: bool) -> NoReturn:
 
 def _show(outcome: ExecutionResult, file: Path, *, as_json: bool) -> None:
     if as_json:
-        display.out.print(outcome.model_dump_json(), markup=False)
+        display.write(outcome.model_dump_json())
         return
     display.show_violations(str(file), outcome.violations)
     display.show_result(outcome)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tasks.models import ExecutionResult, ExecutionStatus
     from tasks.validator import Violation
 
-__all__ = ["STYLES", "err", "out", "printable", "show_result", "show_violations", "summary"]
+__all__ = ["STYLES", "err", "out", "printable", "show_result", "show_violations", "summary", "write"]
 
 #: Data goes to stdout, talk to stderr, so that a pipe gets only the data.
-out = Console(soft_wrap=True, highlight=False)
-err = Console(soft_wrap=True, highlight=False, stderr=True)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(soft_wrap=True, highlight=False, emoji=False, stderr=True)
 
 STYLES: dict[ExecutionStatus | str, str] = {
     "succeeded": "green",
@@ -38,10 +38,15 @@ def printable(text: str) -> str:
     )
 
 
+def write(line: str) -> None:
+    """Write a line of data to stdout as it is: rich would expand its tabs."""
+    out.file.write(f"{line}\n")
+
+
 def show_result(result: ExecutionResult) -> None:
     """Print the strategy's output on stdout, and what became of it on stderr."""
     if result.output:
-        out.print(escape(printable(result.output.removesuffix("\n"))))
+        write(printable(result.output.removesuffix("\n")))
     if result.stderr:
         err.print(escape(printable(result.stderr.removesuffix("\n"))), style="dim")
     err.print(summary(result))

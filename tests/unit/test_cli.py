@@ -355,7 +355,6 @@ def test_a_result_as_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert ExecutionResult.model_validate_json(shown.out) == result
 
 
-@pytest.mark.xfail(strict=True, reason="rich replaces emoji codes even where markup is off")
 def test_a_result_as_json_is_not_edited(capsys: pytest.CaptureFixture[str]) -> None:
     """`:fire:` is what the strategy printed."""
     result = ExecutionResult(status=ExecutionStatus.SUCCEEDED, output=":fire:")

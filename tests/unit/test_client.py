@@ -182,7 +182,6 @@ def test_other_errors_are_left_alone(error: Exception) -> None:
     assert caught.value is error
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="_redis_errors: ''.splitlines()[0]")
 @pytest.mark.parametrize("error", [TimeoutError(), redis.exceptions.ConnectionError(), OperationalError()])
 def test_errors_of_redis_without_a_text_become_one_too(error: Exception) -> None:
     """A socket's timeout has none."""

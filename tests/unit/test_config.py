@@ -110,10 +110,11 @@ def test_limits_reach_the_engine_exactly(limits: ExecutionLimits, owner: str) ->
     assert json.loads(json.dumps(spec)) == spec == config.container_spec(owner)
 
 
-@pytest.mark.xfail(strict=True, reason="ExecutionLimits.cpus has no floor: NanoCpus 0 is no limit")
 def test_no_accepted_share_of_a_core_means_unlimited() -> None:
     """To the engine, 0 stands for all there is."""
-    assert SandboxConfig(limits=ExecutionLimits(cpus=1e-10)).container_spec("host/7")["HostConfig"]["NanoCpus"] > 0
+    with pytest.raises(ValidationError):
+        ExecutionLimits(cpus=1e-10)
+    assert SandboxConfig(limits=ExecutionLimits(cpus=0.01)).container_spec("host/7")["HostConfig"]["NanoCpus"] > 0
 
 
 @pytest.mark.parametrize(

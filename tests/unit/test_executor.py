@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -240,6 +241,7 @@ class FakeSandbox(Sandbox):
         self.container_id = "fake"
         self.outcome = outcome
         self.asked: list[tuple[str, bytes, float, int | None]] = []
+        self.returned = False
         self.interrupted = threading.Event()
         self.started = threading.Event()
         self.destroyed = threading.Event()
@@ -254,6 +256,8 @@ class FakeSandbox(Sandbox):
         self.started.set()
         if self.outcome is None:
             assert self.interrupted.wait(5)
+            time.sleep(0.05)  # a runner takes a moment to end
+            self.returned = True
             return Ending(how=How.INTERRUPTED, stdout=bytearray(b"so far"), wall_seconds=0.5)
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -408,7 +412,7 @@ async def test_cancelling_the_awaiting_task_ends_the_sandbox() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert sandbox.interrupted.is_set()
+    assert sandbox.returned
     assert await asyncio.to_thread(sandbox.destroyed.wait, 5)
     executor._pool.close()
 

@@ -108,7 +108,6 @@ def test_causes_show_own_frames_too(how: str) -> None:
 
 
 @pytest.mark.usefixtures("child")
-@pytest.mark.xfail(strict=True, reason="_own_frames does not look into the members of an ExceptionGroup")
 def test_members_of_a_group_show_own_frames_only() -> None:
     """The paths of the library are nobody's business there either."""
     source = "import json\ntry:\n    json.loads('x')\nexcept ValueError as exc:\n    raise ExceptionGroup('g', [exc])\n"
@@ -210,7 +209,6 @@ def test_an_exception_is_explained_without_stderr(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("child")
-@pytest.mark.xfail(strict=True, reason="_explain: print(file=None) writes to stdout")
 def test_a_traceback_never_lands_in_the_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

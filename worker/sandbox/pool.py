@@ -47,7 +47,6 @@ class SandboxPool:
         self._lock = threading.Lock()
         #: Oldest first: sandboxes that are warm or on their way.
         self._coming: deque[Future[Sandbox]] = deque()
-        self._leaving: set[Future[None]] = set()
         self._closed = False
         self._threads = ThreadPoolExecutor(max_workers=size + 1, thread_name_prefix="sandbox")
 
@@ -102,9 +101,7 @@ class SandboxPool:
         """Destroy a used sandbox, in the background while the pool is open."""
         with self._lock:
             if not self._closed:
-                leaving = self._threads.submit(sandbox.destroy)
-                self._leaving.add(leaving)
-                leaving.add_done_callback(self._leaving.discard)
+                self._threads.submit(sandbox.destroy)
                 return
         sandbox.destroy()
 
@@ -114,9 +111,8 @@ class SandboxPool:
             self._closed = True
             coming = list(self._coming)
             self._coming.clear()
-            leaving = set(self._leaving)
-        wait(leaving)
-        for future in coming:
-            if not future.cancel() and future.exception() is None:
+        started = [future for future in coming if not future.cancel()]
+        for future in started:
+            if future.exception() is None:
                 future.result().destroy()
-        self._threads.shutdown()
+        self._threads.shutdown()  # waits for the leaving, too

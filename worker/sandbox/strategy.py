@@ -84,8 +84,8 @@ def execute(source: str, explanation: mmap.mmap) -> int:
 def _explain(exc: BaseException, explanation: mmap.mmap) -> None:
     report = _own_frames(traceback.TracebackException.from_exception(exc, compact=True))
     text = "".join(report.format())
-    with contextlib.suppress(Exception):  # the strategy may have closed or replaced the stream
-        print(text, end="", file=sys.stderr)
+    with contextlib.suppress(Exception):  # the strategy may have closed, replaced or removed the stream
+        sys.stderr.write(text)
     lines = [frame.lineno for frame in report.stack]
     if isinstance(exc, SyntaxError) and exc.filename == STRATEGY_FILE:
         lines.append(exc.lineno)
@@ -110,9 +110,10 @@ def _message(exc: BaseException) -> str:
 
 def _own_frames(report: traceback.TracebackException) -> traceback.TracebackException:
     """Drop every frame that is not the strategy's, from the exception and from those it was raised from."""
-    link: traceback.TracebackException | None = report
-    while link:
-        own = [frame for frame in link.stack if frame.filename == STRATEGY_FILE]
-        link.stack = traceback.StackSummary.from_list(own)
-        link = link.__cause__ or link.__context__
+    links: list[traceback.TracebackException | None] = [report]
+    while links:
+        if link := links.pop():
+            own = [frame for frame in link.stack if frame.filename == STRATEGY_FILE]
+            link.stack = traceback.StackSummary.from_list(own)
+            links += [link.__cause__, link.__context__, *(link.exceptions or ())]
     return report

@@ -88,8 +88,8 @@ class AttachedStream:
         """Whether the peer is there and has said nothing."""
         if self._socket is None:
             return False
-        self._socket.settimeout(0)
         try:
+            self._socket.settimeout(0)
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
