@@ -15,7 +15,7 @@ from local import private_redis, private_worker
 
 from tasks import Settings, StrategyClient
 from worker import CodeExecutor, SandboxConfig
-from worker.sandbox.config import OWNER_LABEL
+from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
     import subprocess
@@ -66,8 +66,8 @@ class Leftovers:
 
     def _is_foreign(self, owner: str) -> bool:
         """Whether a process that lives and is not of this session owns it: a worker beside these tests."""
-        process = Path("/proc", owner.rpartition("/")[2])
-        return process.exists() and int(process.name) != os.getpid() and not self._is_ours(process)
+        known = Owner.parse(owner)
+        return not known.gone() and known != Owner.current() and not self._is_ours(Path(f"/proc/{known.pid}"))
 
     def _is_ours(self, process: Path) -> bool:
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import worker_init, worker_process_init, worker_process_shutdown
 
 from tasks.app import create_app
-from worker import execution
+from worker import execution, reaper
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
@@ -15,6 +15,12 @@ __all__ = ["app"]
 WorkerSettings()  # a wrong one ends the worker here, instead of every task in its pool processes
 app = create_app()
 execution.register(app)
+
+
+@worker_init.connect
+def _watch(**_: Any) -> None:
+    # Before the fork: the pool processes hold the pipe's end, too. Nobody closes it; the kernel does.
+    reaper.start()
 
 
 @worker_process_init.connect

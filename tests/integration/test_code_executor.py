@@ -6,8 +6,6 @@ import asyncio
 import gc
 import itertools
 import json
-import os
-import socket
 import textwrap
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from tasks import ExecutionRequest, ExecutionStatus
 from tasks.errors import InvalidRequest
 from worker import CodeExecutor, SandboxConfig, execute_strategy
 from worker.errors import EngineUnavailable, ImageMissing
+from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
     import docker
@@ -52,8 +51,8 @@ def wilder_rsi(closes: list[float]) -> float:
 
 def own_sandboxes(client: docker.DockerClient) -> set[str]:
     """Return the ids of the containers this very process owns."""
-    owner = f"stratbox.owner={socket.gethostname()}/{os.getpid()}"
-    return {found["Id"] for found in client.api.containers(all=True, filters={"label": owner})}
+    label = f"{OWNER_LABEL}={Owner.current()}"
+    return {found["Id"] for found in client.api.containers(all=True, filters={"label": label})}
 
 
 async def test_basic_execution(executor: CodeExecutor) -> None:

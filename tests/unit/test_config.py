@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.models import ExecutionLimits
-from worker.sandbox.config import OWNER_LABEL, SandboxConfig
+from worker.sandbox.config import SandboxConfig
+from worker.sandbox.owner import OWNER_LABEL
 
 #: What would open the sandbox, in either half of the engine's call, unless it is empty.
 OPENINGS = {

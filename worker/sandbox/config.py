@@ -7,11 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.models import ExecutionLimits
+from worker.sandbox.owner import OWNER_LABEL
 
-__all__ = ["OWNER_LABEL", "SandboxConfig"]
-
-#: Marks our containers, with `host/pid` of the worker process that owns them.
-OWNER_LABEL = "stratbox.owner"
+__all__ = ["SandboxConfig"]
 
 
 class SandboxConfig(BaseModel):

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from worker.errors import EngineUnavailable, ImageMissing, SandboxLost, SandboxStartError
 from worker.sandbox.frames import PROTOCOL, Frame, FrameError, encode, split
+from worker.sandbox.owner import Owner
 from worker.sandbox.stream import AttachedStream
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class Sandbox:
     def _start(self, config: SandboxConfig) -> None:
         deadline = time.monotonic() + config.start_timeout_seconds
         client = self._client
-        owner = f"{socket.gethostname()}/{os.getpid()}"
-        spec = config.container_spec(owner)
+        spec = config.container_spec(owner=str(Owner.current()))
         name = f"stratbox-{uuid.uuid4().hex[:12]}"
         self.container_id = client.create_container_from_config(spec, name)["Id"]
         # Attached before the start: nothing the runner says can be missed.

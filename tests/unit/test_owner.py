@@ -1,0 +1,46 @@
+"""Owners: who is gone and who is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from worker.sandbox.owner import Owner
+
+
+def test_the_label_survives_its_way_through_the_engine() -> None:
+    """What is written on a container is what is read from it."""
+    assert Owner.parse(str(Owner.current())) == Owner.current()
+
+
+def test_who_lives_is_not_gone() -> None:
+    """This process is alive."""
+    assert not Owner.current().gone()
+
+
+def test_who_has_ended_is_gone() -> None:
+    """A process that has ended and been waited for is gone."""
+    code = "from worker.sandbox.owner import Owner; print(Owner.current())"
+    label = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert Owner.parse(label.strip()).gone()
+
+
+@pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}])
+def test_another_process_of_the_same_number_is_another(change: dict[str, object]) -> None:
+    """A number that was given out again, or before the last boot, does not keep a container alive."""
+    assert dataclasses.replace(Owner.current(), **change).gone()  # type: ignore[arg-type]
+
+
+def test_other_hosts_are_not_judged() -> None:
+    """A remote engine may hold containers of other hosts; whether their owners live is not known here."""
+    assert not dataclasses.replace(Owner.current(), host="elsewhere", pid=2**22 + 1).gone()
+
+
+@pytest.mark.parametrize("label", ["", "host/1", "a/b/c/d", "a/b/1/2/3"])
+def test_a_foreign_label_is_refused(label: str) -> None:
+    """What is not ours is not ours to judge."""
+    with pytest.raises(ValueError, match=r"."):
+        Owner.parse(label)

@@ -1,0 +1,85 @@
+"""Removes containers whose owner is gone, from a process of its own that outlives the worker by a few seconds.
+
+A sandbox ends with its worker by itself, once it has been started. Between its creation and its start lies an instant
+in which a kill -9 leaves a container that was never started, and that nothing else would ever remove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+
+import docker.errors
+import requests.exceptions
+
+from worker.errors import EngineUnavailable
+from worker.sandbox.container import connect
+from worker.sandbox.owner import OWNER_LABEL, Owner
+
+__all__ = ["start", "sweep", "watch"]
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 60.0
+#: When to look after the worker's end, seconds: the engine may still be busy with what the worker asked of it last.
+LAST_SWEEPS = (0.0, 0.5, 1.0, 1.0)
+
+
+def sweep() -> list[str]:
+    """Remove the containers of this host's dead owners; return their ids. An engine that is away is for the next time.
+
+    Two of these at once do no harm, and other hosts' containers are left to them.
+    """
+    removed = []
+    try:
+        with contextlib.closing(connect()) as client:
+            for found in client.containers(all=True, filters={"label": OWNER_LABEL}):
+                if not _is_orphan(found["Labels"][OWNER_LABEL]):
+                    continue
+                with contextlib.suppress(docker.errors.APIError):  # another was quicker
+                    client.remove_container(found["Id"], v=True, force=True)
+                    removed.append(found["Id"])
+    except (EngineUnavailable, docker.errors.DockerException, requests.exceptions.RequestException) as exc:
+        logger.debug("no sweep this time: %s", exc)
+    return removed
+
+
+def _is_orphan(label: str) -> bool:
+    try:
+        return Owner.parse(label).gone()
+    except ValueError:
+        return False  # not a label of ours
+
+
+def watch(lifeline: int) -> None:
+    """Sweep now and every minute until the other end of `lifeline` is closed, and then some last times.
+
+    Args:
+        lifeline: read end of a pipe whose other end the worker and its pool processes hold.
+    """
+    while True:
+        sweep()
+        if select.select([lifeline], [], [], SWEEP_SECONDS)[0]:
+            break
+    for pause in LAST_SWEEPS:
+        time.sleep(pause)
+        sweep()
+
+
+def start() -> int:
+    """Start watching from a process of its own; return the end of the pipe to hold as long as the worker lives."""
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "worker.reaper", str(read)]
+    # A session of its own: what is sent to the worker's group does not end it.
+    subprocess.Popen(command, pass_fds=[read], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+    os.close(read)
+    return write
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))

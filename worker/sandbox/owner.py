@@ -1,0 +1,64 @@
+"""Which process owns a container, so that what the dead left behind can be told from what is in use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+__all__ = ["OWNER_LABEL", "Owner"]
+
+#: Marks our containers with the process that owns them.
+OWNER_LABEL = "stratbox.owner"
+#: Field of /proc/PID/stat after the command's closing parenthesis: when the process started, in ticks since boot.
+START_TIME_FIELD = 19
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told from every other that has had or will have its number."""
+
+    host: str
+    boot: str
+    pid: int
+    started: int
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the calling process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot(), pid, _start_time(pid) or 0)
+
+    @classmethod
+    def parse(cls, label: str) -> Self:
+        """Read a label's value.
+
+        Raises:
+            ValueError: it is not one of ours.
+        """
+        host, boot, pid, started = label.split("/")
+        return cls(host, boot, int(pid), int(started))
+
+    def __str__(self) -> str:
+        """Return the label's value."""
+        return f"{self.host}/{self.boot}/{self.pid}/{self.started}"
+
+    def gone(self) -> bool:
+        """Whether it ran on this host and has ended; False for what another host has to judge."""
+        if self.host != socket.gethostname():
+            return False
+        return self.boot != _boot() or _start_time(self.pid) != self.started
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[START_TIME_FIELD])
