@@ -74,7 +74,7 @@ def _judge_output(result: ExecutionResult, config: SandboxConfig) -> str | None:
 
 PROBES = (
     Probe("data file", "print(open('/workspace/data.json').read())", _expect_output('{"probe":true}')),
-    Probe("CPU share", "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass", _judge_cpu),
+    Probe("CPU share", "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass", _judge_cpu),
     Probe(
         "memory",
         "block = b'x' * (1 << 20)\nheld = [block + b'' + bytes([i % 256]) for i in range(1 << 20)]",
@@ -181,7 +181,7 @@ def _image(config: SandboxConfig) -> str:
 
 def _limits(config: SandboxConfig) -> Iterator[Finding]:
     # With the code policy off: it must not be what holds.
-    with CodeExecutor(config, validator=None) as executor:
+    with CodeExecutor(config, validator=None, warm=2) as executor:
         for probe in PROBES:
             try:
                 yield _try(probe, executor)

@@ -351,6 +351,14 @@ async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> 
     assert (await executor.execute_strategy(code="print(1)")).success
 
 
+@pytest.fixture
+def settled(executor: CodeExecutor, bare_executor: CodeExecutor) -> None:
+    """The module's executors start nothing while the test looks at what is new."""
+    executor.wait_until_warm()
+    bare_executor.wait_until_warm()
+
+
+@pytest.mark.usefixtures("settled")
 def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> None:
     """A warm container that somebody killed is skipped, and the strategy runs in the next."""
     with CodeExecutor() as executor:
@@ -363,6 +371,7 @@ def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> No
         assert executor.execute(ExecutionRequest(code="print('here')")).output == "here\n"
 
 
+@pytest.mark.usefixtures("settled")
 async def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
     """A container killed from outside while its strategy runs ends as crashed, partial output kept."""
     before = own_sandboxes(docker_client)

@@ -74,7 +74,7 @@ async def test_map_async_keeps_the_order(client: StrategyClient) -> None:
 
 def test_many_submissions_come_back_in_order(client: StrategyClient) -> None:
     """Runs of the RSI example, each on another window, all right and in the order of the input."""
-    count = int(os.environ.get("SUBMISSIONS", "40"))
+    count = int(os.environ.get("SUBMISSIONS", "30"))
     code = (EXAMPLES / "rsi_mean_reversion.py").read_text()
     market = json.loads((EXAMPLES / "data" / "sp500.json").read_text())
 
