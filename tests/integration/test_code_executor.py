@@ -55,6 +55,13 @@ def own_sandboxes(client: docker.DockerClient) -> set[str]:
     return {found["Id"] for found in client.api.containers(all=True, filters={"label": label})}
 
 
+@pytest.fixture
+def settled(executor: CodeExecutor, bare_executor: CodeExecutor) -> None:
+    """The module's executors start nothing while the test looks at what is new."""
+    executor.wait_until_warm()
+    bare_executor.wait_until_warm()
+
+
 async def test_basic_execution(executor: CodeExecutor) -> None:
     """A strategy with numpy and pandas runs and its numbers are right."""
     closes: list[JsonValue] = [100 + (i * 7919 % 13) - 6 + i / 10 for i in range(250)]
@@ -242,6 +249,7 @@ def test_traceback_shows_only_the_strategy(bare_executor: CodeExecutor) -> None:
     assert "return df['missing']" in error.traceback
 
 
+@pytest.mark.usefixtures("settled")
 async def test_convenience_function(docker_client: docker.DockerClient) -> None:
     """One call, one container, nothing left of it when the call returns."""
     before = own_sandboxes(docker_client)
@@ -349,13 +357,6 @@ async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> 
         await running
     assert time.monotonic() - started < 2
     assert (await executor.execute_strategy(code="print(1)")).success
-
-
-@pytest.fixture
-def settled(executor: CodeExecutor, bare_executor: CodeExecutor) -> None:
-    """The module's executors start nothing while the test looks at what is new."""
-    executor.wait_until_warm()
-    bare_executor.wait_until_warm()
 
 
 @pytest.mark.usefixtures("settled")
