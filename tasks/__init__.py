@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.client import StrategyClient, Submission, SubmissionState
+from tasks.client import StrategyClient
 from tasks.models import (
     ErrorDetail,
     ExecutionLimits,
@@ -13,6 +13,7 @@ from tasks.models import (
     Violation,
 )
 from tasks.settings import Settings
+from tasks.submission import Submission, SubmissionState
 
 __all__ = [
     "ErrorDetail",

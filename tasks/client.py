@@ -8,8 +8,6 @@ import hashlib
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import redis.exceptions
@@ -17,45 +15,24 @@ from celery import states
 from kombu.exceptions import OperationalError
 
 from tasks.app import STRATEGY_EXECUTION, create_app
-from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, StratboxError
+from tasks.errors import BrokerUnavailable, InvalidRequest, StratboxError
 from tasks.models import ErrorDetail, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
+from tasks.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from pydantic import JsonValue
 
-__all__ = ["StrategyClient", "Submission", "SubmissionState"]
+__all__ = ["StrategyClient"]
 
 #: Message header with the producer's clock (seconds since the epoch), from which workers tell the wait in the queue.
 SUBMITTED_AT = "stratbox_submitted_at"
 #: One quick second try; then the caller is told.
 PUBLISH_RETRY = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.2}
 LOWEST_PRIORITY = 9
-
-
-class SubmissionState(StrEnum):
-    """Where a submission stands that has no result yet."""
-
-    #: In Redis, no worker has started it.
-    QUEUED = "queued"
-    RUNNING = "running"
-    #: The infrastructure failed; it will be tried again.
-    RETRYING = "retrying"
-    #: The infrastructure failed for good; `result()` says how.
-    LOST = "lost"
-
-
-_STATES = {
-    QUEUED: SubmissionState.QUEUED,
-    states.PENDING: SubmissionState.QUEUED,
-    states.RECEIVED: SubmissionState.QUEUED,
-    states.STARTED: SubmissionState.RUNNING,
-    states.RETRY: SubmissionState.RETRYING,
-    states.FAILURE: SubmissionState.LOST,
-}
 
 
 @contextlib.contextmanager
@@ -72,62 +49,6 @@ def _redis_errors() -> Iterator[None]:
         reason = " ".join(str(cause).split()) or type(cause).__name__
         msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
         raise BrokerUnavailable(msg) from exc
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One strategy on its way. Awaiting it gives its result."""
-
-    id: str
-    _client: StrategyClient = field(repr=False)
-
-    def status(self) -> SubmissionState | ExecutionStatus:
-        """Return where it stands: a state on the way, or how it ended.
-
-        Raises:
-            UnknownSubmission: no such id.
-            BrokerUnavailable: Redis does not answer.
-        """
-        meta = self._client.meta(self.id)
-        if meta["status"] in _STATES:
-            return _STATES[meta["status"]]
-        return _result_of(self.id, meta).status
-
-    def result(self, timeout: float | None = None) -> ExecutionResult:
-        """Return the result, waiting for it up to `timeout` seconds; None waits for ever.
-
-        Raises:
-            ResultTimeout: it had not ended by then.
-            ExecutionLost: the infrastructure failed for good.
-            UnknownSubmission: no such id.
-            BrokerUnavailable: Redis does not answer.
-        """
-        return _result_of(self.id, self._client.wait(self.id, timeout))
-
-    async def result_async(self, timeout: float | None = None) -> ExecutionResult:  # noqa: ASYNC109  # as in result()
-        """Do what `result` does without blocking the event loop."""
-        return _result_of(self.id, await self._client.wait_async(self.id, timeout))
-
-    def ended_within(self, seconds: float) -> bool:
-        """Wait up to `seconds` for it to end; return whether it has."""
-        try:
-            self._client.wait(self.id, seconds)
-        except ResultTimeout:
-            return False
-        return True
-
-    def __await__(self) -> Generator[Any, None, ExecutionResult]:
-        """Wait for the result."""
-        return self.result_async().__await__()
-
-    def cancel(self) -> bool:
-        """End it wherever it is; False when it had ended already.
-
-        Raises:
-            UnknownSubmission: no such id.
-            BrokerUnavailable: Redis does not answer.
-        """
-        return self._client.cancel(self.id)
 
 
 class StrategyClient:
@@ -356,13 +277,3 @@ def _summary(request: ExecutionRequest) -> str:
         f"user_id={request.user_id!r}, code=sha256:{digest} ({len(code)} bytes), "
         f"data={len(request.data_json)} bytes, timeout={timeout}"
     )
-
-
-def _result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
-    if meta["status"] == states.SUCCESS:
-        return ExecutionResult.model_validate(meta["result"])
-    if meta["status"] == states.REVOKED:
-        detail = ErrorDetail(type="Cancelled", message="revoked before it ran")
-        return ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
-    msg = f"submission {submission_id} was given up by the workers: {meta['result']}"
-    raise ExecutionLost(msg)

@@ -17,10 +17,11 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from tasks.client import StrategyClient, Submission, SubmissionState
+from tasks.client import StrategyClient
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, StratboxError, UnknownSubmission
 from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.settings import Settings
+from tasks.submission import Submission, SubmissionState
 from tasks.validator import ASTValidator
 from worker import display, doctor
 from worker.errors import SandboxError

@@ -12,11 +12,12 @@ from celery import states
 from kombu.exceptions import OperationalError
 
 from tasks import client as module
-from tasks.client import StrategyClient, Submission, SubmissionState
+from tasks.client import StrategyClient
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.results import QUEUED
 from tasks.settings import Settings
+from tasks.submission import Submission, SubmissionState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

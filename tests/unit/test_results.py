@@ -10,10 +10,10 @@ from celery import states
 
 from tasks import results
 from tasks.app import create_app
-from tasks.client import _STATES
 from tasks.errors import ResultTimeout, UnknownSubmission
 from tasks.results import QUEUED, RECHECK_SECONDS, ResultStore
 from tasks.settings import Settings
+from tasks.submission import _STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
