@@ -16,10 +16,10 @@ from kombu.exceptions import OperationalError
 
 from tasks.app import STRATEGY_EXECUTION, create_app
 from tasks.errors import BrokerUnavailable, InvalidRequest, StratboxError
-from tasks.models import ErrorDetail, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
-from tasks.submission import Submission
+from tasks.submission import Submission, cancellation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -156,17 +156,16 @@ class StrategyClient:
     def cancel(self, submission_id: str) -> bool:
         """End a submission wherever it is; False when it had ended already.
 
-        A queued one ends with the verdict stored here, which the worker that gets the message honours; a running one is
-        ended by its worker and keeps the output it had.
+        One that waits ends with the verdict stored here, which the worker that gets the message honours; a running one
+        is ended by its worker and keeps the output it had. Should that worker die first, no other runs it.
         """
         with _redis_errors():
             meta = self._results.meta(submission_id)
             if meta["status"] in states.READY_STATES:
                 return False
-            if meta["status"] == QUEUED:
-                detail = ErrorDetail(type="Cancelled", message="cancelled before it ran")
-                verdict = ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
-                self._results.store_verdict(submission_id, verdict.model_dump(mode="json"))
+            self._results.mark_cancelled(submission_id)
+            if meta["status"] in (QUEUED, states.RETRY):
+                self._results.store_verdict(submission_id, cancellation().model_dump(mode="json"))
             self._app.control.revoke(submission_id, terminate=True)
         return True
 

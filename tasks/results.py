@@ -17,7 +17,7 @@ from tasks.errors import ResultTimeout, UnknownSubmission
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["QUEUED", "ResultStore"]
+__all__ = ["QUEUED", "ResultStore", "cancel_key"]
 
 #: State of a task between its submission and its start; Celery itself has none, so an unknown id looks queued there.
 QUEUED = "QUEUED"
@@ -25,6 +25,11 @@ QUEUED = "QUEUED"
 RECHECK_SECONDS = 2.0
 
 Meta = dict[str, Any]
+
+
+def cancel_key(task_id: str) -> str:
+    """Return the Redis key whose existence says that a task was cancelled."""
+    return f"stratbox-cancelled-{task_id}"
 
 
 class ResultStore:
@@ -42,6 +47,10 @@ class ResultStore:
         """Record that the id exists, before it is published."""
         meta: Meta = {"status": QUEUED, "result": None, "traceback": None, "children": [], "task_id": task_id}
         self._backend.client.set(self._key(task_id), self._backend.encode(meta), ex=self._expires, nx=True)
+
+    def mark_cancelled(self, task_id: str) -> None:
+        """Leave word for whichever worker gets the message, now or again: workers forget revokes when they restart."""
+        self._backend.client.set(cancel_key(task_id), 1, ex=self._expires)
 
     def forget(self, task_id: str) -> None:
         """Drop the record of an id."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.client import StrategyClient
 
-__all__ = ["Submission", "SubmissionState"]
+__all__ = ["Submission", "SubmissionState", "cancellation"]
 
 
 class SubmissionState(StrEnum):
@@ -98,11 +98,16 @@ class Submission:
         return self._client.cancel(self.id)
 
 
+def cancellation() -> ExecutionResult:
+    """Return the result of what was cancelled before it ran."""
+    detail = ErrorDetail(type="Cancelled", message="cancelled before it ran")
+    return ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
+
+
 def _result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
     if meta["status"] == states.SUCCESS:
         return ExecutionResult.model_validate(meta["result"])
     if meta["status"] == states.REVOKED:
-        detail = ErrorDetail(type="Cancelled", message="revoked before it ran")
-        return ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
+        return cancellation()
     msg = f"submission {submission_id} was given up by the workers: {meta['result']}"
     raise ExecutionLost(msg)

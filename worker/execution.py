@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -16,6 +17,8 @@ from tasks.app import STRATEGY_EXECUTION
 from tasks.client import SUBMITTED_AT
 from tasks.errors import InvalidRequest
 from tasks.models import ExecutionRequest
+from tasks.results import cancel_key
+from tasks.submission import cancellation
 from worker.errors import SandboxError
 from worker.executor import Cancellation, CodeExecutor, rejection
 
@@ -91,6 +94,8 @@ class ExecutionTask(Task):
         known = self.backend.get_task_meta(self.request.id, cache=False)
         if known["status"] == states.SUCCESS:  # cancelled in the queue, or delivered twice
             return dict(known["result"])
+        if self.backend.client.exists(cancel_key(self.request.id)):  # it ran on a worker that died of something else
+            return cancellation().model_dump(mode="json")
         if args:
             return rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only").model_dump(mode="json")
         try:
@@ -113,13 +118,16 @@ class ExecutionTask(Task):
 
     def _queue_seconds(self) -> float | None:
         submitted = (self.request.headers or {}).get(SUBMITTED_AT)
-        # Two machines' clocks: the difference may come out negative.
-        return max(0.0, time.time() - submitted) if isinstance(submitted, int | float) else None
+        if not isinstance(submitted, float) or not math.isfinite(submitted):
+            return None
+        return max(0.0, time.time() - submitted)  # two machines' clocks: the difference may come out negative
 
 
 def _plain(exc: Exception) -> Exception:
     """Return an exception whose text reads well after its way through JSON."""
-    return SandboxError("the sandbox did not start in time") if isinstance(exc, SoftTimeLimitExceeded) else exc
+    if isinstance(exc, SoftTimeLimitExceeded):
+        return SandboxError("it did not end within the soft time limit: did its sandbox start too late?")
+    return exc
 
 
 def _cancel_running(_number: int, _frame: object) -> None:

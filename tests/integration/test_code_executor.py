@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import json
+import signal
 import textwrap
 import time
 from typing import TYPE_CHECKING
@@ -305,6 +306,47 @@ def test_memory_kill_of_a_child_is_not_hidden(bare_executor: CodeExecutor) -> No
     result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
     assert result.status is ExecutionStatus.OUT_OF_MEMORY
     assert result.output == "all fine\n"
+
+
+def test_memory_kill_cannot_be_hidden_from_the_runner(bare_executor: CodeExecutor) -> None:
+    """A strategy that leaves the runner no descriptor to open does not make a memory kill unseen."""
+    code = """
+        import os, resource
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os._exit(0)
+            os._exit(0)
+        os.wait()
+        resource.prlimit(1, resource.RLIMIT_NOFILE, (4, 4))
+        if os.fork() == 0:
+            hold = [bytearray(1 << 20) for _ in range(400)]
+        os.wait()
+    """
+    result = bare_executor.execute(ExecutionRequest(code=textwrap.dedent(code)))
+    assert result.status is ExecutionStatus.OUT_OF_MEMORY
+
+
+@pytest.mark.usefixtures("settled")
+def test_interrupted_wait_leaves_no_sandbox(docker_client: docker.DockerClient) -> None:
+    """Whoever is interrupted while waiting for a sandbox, by a time limit or Ctrl-C, leaves none behind."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    already = own_sandboxes(docker_client)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with CodeExecutor() as executor:
+            executor.warm()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                executor.execute(ExecutionRequest(code="print(1)"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    deadline = time.monotonic() + 5
+    while not own_sandboxes(docker_client) <= already:
+        assert time.monotonic() < deadline, "the sandbox nobody claimed is still there"
+        time.sleep(0.1)
 
 
 def test_runner_is_out_of_reach(bare_executor: CodeExecutor) -> None:

@@ -177,6 +177,36 @@ def test_cancel_while_queued(client: StrategyClient) -> None:
     assert waiting.result(timeout=0).output == ""
 
 
+def test_cancel_outlives_the_worker_that_heard_it() -> None:
+    """Cancelled between two tries, with its worker gone before the next: no later worker runs it."""
+    no_engine = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
+        with private_worker(url, concurrency=1, **no_engine):
+            submission = client.submit("print('I ran')")
+            until(lambda: submission.status() is SubmissionState.RETRYING)
+        assert submission.cancel()
+        assert submission.status() is ExecutionStatus.CANCELLED
+        with private_worker(url, concurrency=1):
+            assert client.submit("import time\ntime.sleep(5)").result(timeout=30).success
+        assert submission.result(timeout=0).status is ExecutionStatus.CANCELLED
+        assert submission.result(timeout=0).output == ""
+
+
+def test_cancelled_while_running_is_not_run_again(redis_url: str, client: StrategyClient) -> None:
+    """A message that comes again after its running task was cancelled, and its worker lost, ends as cancelled."""
+    submission_id = str(uuid.uuid4())
+    client._results.mark_cancelled(submission_id)
+    plain = Celery(broker=redis_url, backend=redis_url, set_as_current=False)
+    try:
+        plain.send_task("STRATEGY_EXECUTION", kwargs={"code": "print('again')"}, task_id=submission_id)
+        until(lambda: client._app.backend.client.exists(f"celery-task-meta-{submission_id}") == 1)
+        result = client.submission(submission_id).result(timeout=30)
+        assert (result.status, result.output) == (ExecutionStatus.CANCELLED, "")
+    finally:
+        plain.close()
+        plain.backend.result_consumer.stop()
+
+
 def test_priority_goes_first(client: StrategyClient) -> None:
     """With both processes busy, what has priority 0 overtakes what has 9."""
     blockers = [client.submit(LOOP, timeout=2) for _ in range(4)]

@@ -233,7 +233,7 @@ def test_a_revoked_task_is_cancelled(fake: FakeClient) -> None:
     """Flower's Revoke stores no result of ours."""
     fake.record = {"status": states.REVOKED, "result": None}
     result = fake.submission("x").result()
-    assert (result.status, str(result.error)) == (ExecutionStatus.CANCELLED, "Cancelled: revoked before it ran")
+    assert (result.status, str(result.error)) == (ExecutionStatus.CANCELLED, "Cancelled: cancelled before it ran")
 
 
 def test_a_task_the_workers_gave_up_is_an_exception(fake: FakeClient) -> None:

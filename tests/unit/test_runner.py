@@ -324,13 +324,21 @@ def test_oom_kills_reads_both_kinds_of_cgroup(
     counter = tmp_path / "events"
     counter.write_text(text)
     monkeypatch.setattr(runner, "OOM_COUNTERS", (str(tmp_path / "missing"), str(counter)))
-    assert runner.oom_kills() == count
+    descriptor = runner.open_oom_counter()
+    assert descriptor is not None
+    try:
+        assert runner.oom_kills(descriptor) == count
+        counter.write_text(text.replace("oom_kill 3", "oom_kill 9"))
+        assert runner.oom_kills(descriptor) == (9 if count == 3 else count), "the open counter is read afresh"
+    finally:
+        os.close(descriptor)
 
 
 def test_oom_kills_is_0_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As under gVisor."""
-    monkeypatch.setattr(runner, "OOM_COUNTERS", (str(tmp_path / "missing"), str(tmp_path)))
-    assert runner.oom_kills() == 0
+    monkeypatch.setattr(runner, "OOM_COUNTERS", (str(tmp_path / "missing"),))
+    assert runner.open_oom_counter() is None
+    assert runner.oom_kills(None) == 0
 
 
 # The one guard that protects this machine.

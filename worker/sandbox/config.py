@@ -21,7 +21,7 @@ class SandboxConfig(BaseModel):
     runtime: str | None = Field(default=None, description="Runtime the engine knows, or the engine's default.")
     limits: ExecutionLimits = ExecutionLimits()
     start_timeout_seconds: float = Field(
-        default=30.0, gt=0, le=60, description="How long a sandbox may take until it is ready, seconds; 1 s is usual."
+        default=30.0, gt=0, le=35, description="How long a sandbox may take until it is ready, seconds; 1 s is usual."
     )
 
     def container_spec(self, owner: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ DEADLINE_GRACE_SECONDS = 2.0
 #: How long the engine may take to say why a container went away, seconds.
 POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
+#: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
+RUNNER_HANG_UP = 0
 
 
 class Report(BaseModel):
@@ -251,6 +253,9 @@ class Sandbox:
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             msg = "the container went away and the engine does not answer"
             raise SandboxLost(msg) from exc
+        if exit_code in (None, RUNNER_HANG_UP) and not out_of_memory:
+            msg = "the connection to the container broke, or its engine was restarted"
+            raise SandboxLost(msg)
         return exit_code, out_of_memory
 
     def destroy(self) -> None:

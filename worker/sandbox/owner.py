@@ -22,6 +22,8 @@ class Owner:
 
     host: str
     boot: str
+    #: The pid namespace in which its number means anything: containers may share a host's name, but not this.
+    namespace: str
     pid: int
     started: int
 
@@ -29,7 +31,7 @@ class Owner:
     def current(cls) -> Self:
         """Return the calling process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), _boot(), pid, _start_time(pid) or 0)
+        return cls(socket.gethostname(), _boot(), _namespace(), pid, _start_time(pid) or 0)
 
     @classmethod
     def parse(cls, label: str) -> Self:
@@ -38,22 +40,32 @@ class Owner:
         Raises:
             ValueError: it is not one of ours.
         """
-        host, boot, pid, started = label.split("/")
-        return cls(host, boot, int(pid), int(started))
+        host, boot, namespace, pid, started = label.split("/")
+        return cls(host, boot, namespace, int(pid), int(started))
 
     def __str__(self) -> str:
         """Return the label's value."""
-        return f"{self.host}/{self.boot}/{self.pid}/{self.started}"
+        return f"{self.host}/{self.boot}/{self.namespace}/{self.pid}/{self.started}"
 
     def gone(self) -> bool:
-        """Whether it ran on this host and has ended; False for what another host has to judge."""
-        if self.host != socket.gethostname():
+        """Whether it has ended, for certain; False for what another host, boot or pid namespace has to judge."""
+        if (self.host, self.boot, self.namespace) != (socket.gethostname(), _boot(), _namespace()):
             return False
-        return self.boot != _boot() or _start_time(self.pid) != self.started
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False  # it lives, as somebody else; /proc may hide it
+        return _start_time(self.pid) not in (None, self.started)
 
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _namespace() -> str:
+    return Path("/proc/self/ns/pid").readlink().name
 
 
 def _start_time(pid: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -48,13 +49,18 @@ class SandboxPool:
         #: Oldest first: sandboxes that are warm or on their way.
         self._coming: deque[Future[Sandbox]] = deque()
         self._closed = False
-        self._threads = ThreadPoolExecutor(max_workers=size + 1, thread_name_prefix="sandbox")
+        self._threads = ThreadPoolExecutor(max_workers=max(size, 1), thread_name_prefix="sandbox-start")
+        # Apart: an engine that takes long to remove one must not delay the next.
+        self._undertakers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-end")
 
     def warm(self) -> None:
         """Start what is missing to `size`; returns at once."""
         with self._lock:
             while not self._closed and len(self._coming) < self._size:
-                self._coming.append(self._threads.submit(self._create))
+                try:
+                    self._coming.append(self._threads.submit(self._create))
+                except RuntimeError:  # the interpreter is on its way out: no more threads
+                    return
 
     def wait_until_warm(self) -> None:
         """Block until every start under way has ended, well or badly."""
@@ -91,6 +97,10 @@ class SandboxPool:
                 raise
             logger.warning("a sandbox could not be started ahead of demand: %s", exc)
             return None
+        except BaseException:
+            # A time limit or Ctrl-C while waiting: nobody else will ever ask for this one.
+            coming.add_done_callback(_destroy_unclaimed)
+            raise
         if sandbox.alive():
             return sandbox
         logger.warning("container %s died while it was waiting", sandbox.container_id)
@@ -101,8 +111,9 @@ class SandboxPool:
         """Destroy a used sandbox, in the background while the pool is open."""
         with self._lock:
             if not self._closed:
-                self._threads.submit(sandbox.destroy)
-                return
+                with contextlib.suppress(RuntimeError):  # the interpreter is on its way out: no more threads
+                    self._undertakers.submit(sandbox.destroy)
+                    return
         sandbox.destroy()
 
     def close(self) -> None:
@@ -113,6 +124,12 @@ class SandboxPool:
             self._coming.clear()
         started = [future for future in coming if not future.cancel()]
         for future in started:
-            if future.exception() is None:
-                future.result().destroy()
-        self._threads.shutdown()  # waits for the leaving, too
+            future.exception()  # waits for it
+            _destroy_unclaimed(future)
+        self._threads.shutdown()
+        self._undertakers.shutdown()  # waits until the last is gone
+
+
+def _destroy_unclaimed(coming: Future[Sandbox]) -> None:
+    if not coming.cancelled() and coming.exception() is None:
+        coming.result().destroy()

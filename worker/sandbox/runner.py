@@ -14,6 +14,7 @@ import gc
 import json
 import mmap
 import os
+import resource  # noqa: F401  # wait4() imports it when first called, which must not depend on the strategy
 import select
 import signal
 import sys
@@ -183,24 +184,31 @@ def receive(decoder: FrameDecoder) -> Run | None:
     return None
 
 
-def oom_kills() -> int:
-    """Return how many processes of this container the kernel has killed for memory; 0 where nobody counts."""
+def open_oom_counter() -> int | None:
+    """Return a descriptor of the kernel's counter, open before any strategy can see to it that nothing opens."""
     for counter in OOM_COUNTERS:
         with contextlib.suppress(OSError):
-            for line in Path(counter).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
+            return os.open(counter, os.O_RDONLY | os.O_CLOEXEC)
+    return None
+
+
+def oom_kills(counter: int | None) -> int:
+    """Return how many processes of this container the kernel has killed for memory; 0 where nobody counts."""
+    if counter is not None:
+        for line in os.pread(counter, CHUNK_BYTES, 0).decode().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
     return 0
 
 
-def serve(run: Run, wakeup: int) -> None:
+def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
     """Run one strategy in a child and report how it ended."""
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     # Shared memory without a descriptor: the child explains its exception there, the parent only passes it on.
     explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
-    oom_before = oom_kills()
+    oom_before = oom_kills(oom_counter)
     started = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -224,7 +232,7 @@ def serve(run: Run, wakeup: int) -> None:
             "exit_code": exit_code if exit_code is not None and exit_code >= 0 else None,
             "signal": -exit_code if exit_code is not None and exit_code < 0 else None,
             "timed_out": supervisor.timed_out,
-            "oom_kills": oom_kills() - oom_before,
+            "oom_kills": oom_kills(oom_counter) - oom_before,
             "truncated": outlet.truncated,
             "wall_seconds": ended - started,
             "cpu_seconds": supervisor.usage.cpu_seconds,
@@ -283,10 +291,11 @@ def main() -> NoReturn:
     if os.getpid() != 1:  # _end_all() kills every process it can see
         sys.exit("the runner is PID 1 of a sandbox container and runs nowhere else")
     wakeup = prepare()
+    oom_counter = open_oom_counter()
     send_json(Frame.READY, {"protocol": PROTOCOL, "python": sys.version.split()[0]})
     decoder = FrameDecoder()
     while run := receive(decoder):
-        serve(run, wakeup)
+        serve(run, wakeup, oom_counter)
     os._exit(0)
 
 
