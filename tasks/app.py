@@ -14,9 +14,16 @@ __all__ = ["HARD_LIMIT_SECONDS", "SOFT_LIMIT_SECONDS", "STRATEGY_EXECUTION", "cr
 STRATEGY_EXECUTION = "STRATEGY_EXECUTION"
 
 #: Deadlines nest: strategy (60 s) < soft < hard < visibility timeout (180 s at least). Between the strategy's and the
-#: soft limit lies the start of a sandbox, 30 s at most by default.
+#: soft limit lies the start of a sandbox, 35 s at most.
 SOFT_LIMIT_SECONDS = 100
 HARD_LIMIT_SECONDS = 120
+
+CONNECTIONS = {
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    # A producer would otherwise wait for ever.
+    "broker_pool_acquire_timeout": 10,
+}
 
 
 def create_app(settings: Settings | None = None) -> Celery:
@@ -27,7 +34,7 @@ def create_app(settings: Settings | None = None) -> Celery:
     """
     settings = settings or Settings()
     app = Celery("stratbox", broker=settings.redis_url, backend=settings.redis_url, set_as_current=False)
-    app.conf.update(_delivery(settings), **_connections(settings), **_results(settings))
+    app.conf.update(_delivery(settings), **_results(settings), **CONNECTIONS)
     return app
 
 
@@ -62,16 +69,6 @@ def _delivery(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
         },
-    }
-
-
-def _connections(settings: Settings) -> dict[str, Any]:
-    del settings
-    return {
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        # A producer would otherwise wait for ever.
-        "broker_pool_acquire_timeout": 10,
     }
 
 

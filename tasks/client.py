@@ -61,7 +61,7 @@ class StrategyClient:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self._app = create_app(self.settings)
-        self._results = ResultStore(self._app, self.settings.redis_url)
+        self._results = ResultStore(self._app)
 
     def submit(  # noqa: PLR0913  # the fields of a request, named as such
         self,
@@ -87,14 +87,8 @@ class StrategyClient:
             InvalidRequest: an argument breaks the contract; nothing was sent.
             BrokerUnavailable: Redis does not answer; nothing was enqueued.
         """
-        fields = {
-            "code": code,
-            "data": {} if data is None else data,
-            "timeout": timeout,
-            "user_id": user_id,
-            "seed": seed,
-        }
-        return self.submit_request(ExecutionRequest.parse(fields), priority=priority)
+        request = ExecutionRequest.build(code, data, timeout=timeout, user_id=user_id, seed=seed)
+        return self.submit_request(request, priority=priority)
 
     def submit_request(self, request: ExecutionRequest, *, priority: int = 0) -> Submission:
         """Enqueue one request that is already built; see `submit`."""

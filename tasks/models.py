@@ -124,6 +124,15 @@ class ExecutionRequest(_Contract):
         return self
 
     @classmethod
+    def build(cls, code: str, data: JsonValue = None, **fields: Any) -> Self:
+        """Build a request from a caller's arguments; no data stands for `{}`.
+
+        Raises:
+            InvalidRequest: as `parse`.
+        """
+        return cls.parse({"code": code, "data": {} if data is None else data, **fields})
+
+    @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Self:
         """Build a request from untrusted fields.
 

@@ -17,7 +17,7 @@ from tasks.errors import ResultTimeout, UnknownSubmission
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["QUEUED", "ResultStore", "cancel_key"]
+__all__ = ["QUEUED", "ResultStore"]
 
 #: State of a task between its submission and its start; Celery itself has none, so an unknown id looks queued there.
 QUEUED = "QUEUED"
@@ -27,20 +27,15 @@ RECHECK_SECONDS = 2.0
 Meta = dict[str, Any]
 
 
-def cancel_key(task_id: str) -> str:
-    """Return the Redis key whose existence says that a task was cancelled."""
-    return f"stratbox-cancelled-{task_id}"
-
-
 class ResultStore:
     """Celery's task states in Redis, by task id.
 
     Every method lets Redis' own exceptions through.
     """
 
-    def __init__(self, app: Celery, url: str) -> None:
+    def __init__(self, app: Celery) -> None:
         self._backend = app.backend
-        self._url = url
+        self._url: str = app.conf.result_backend
         self._expires = int(app.conf.result_expires)
 
     def mark_queued(self, task_id: str) -> None:
@@ -50,7 +45,13 @@ class ResultStore:
 
     def mark_cancelled(self, task_id: str) -> None:
         """Leave word for whichever worker gets the message, now or again: workers forget revokes when they restart."""
-        self._backend.client.set(cancel_key(task_id), 1, ex=self._expires)
+        self._backend.client.set(_cancel_key(task_id), 1, ex=self._expires)
+
+    def known_before_run(self, task_id: str) -> tuple[Meta | None, bool]:
+        """Return the final result a task has already, if any, and whether it was cancelled; in one round trip."""
+        payload, cancelled = self._backend.client.mget(self._key(task_id), _cancel_key(task_id))
+        meta: Meta = self._backend.decode_result(payload) if payload else {"status": states.PENDING}
+        return (meta["result"] if meta["status"] == states.SUCCESS else None), cancelled is not None
 
     def forget(self, task_id: str) -> None:
         """Drop the record of an id."""
@@ -108,6 +109,10 @@ class ResultStore:
             raise UnknownSubmission(msg)
         meta: Meta = self._backend.decode_result(payload)
         return meta
+
+
+def _cancel_key(task_id: str) -> str:
+    return f"stratbox-cancelled-{task_id}"
 
 
 def _deadline(timeout_seconds: float | None) -> float:

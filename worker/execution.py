@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from celery import Task, states
+from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
@@ -17,7 +17,7 @@ from tasks.app import STRATEGY_EXECUTION
 from tasks.client import SUBMITTED_AT
 from tasks.errors import InvalidRequest
 from tasks.models import ExecutionRequest
-from tasks.results import cancel_key
+from tasks.results import ResultStore
 from tasks.submission import cancellation
 from worker.errors import SandboxError
 from worker.executor import Cancellation, CodeExecutor, rejection
@@ -91,10 +91,10 @@ class ExecutionTask(Task):
         Returns:
             An `ExecutionResult` as JSON values.
         """
-        known = self.backend.get_task_meta(self.request.id, cache=False)
-        if known["status"] == states.SUCCESS:  # cancelled in the queue, or delivered twice
-            return dict(known["result"])
-        if self.backend.client.exists(cancel_key(self.request.id)):  # it ran on a worker that died of something else
+        known, cancelled = ResultStore(self.app).known_before_run(self.request.id)
+        if known is not None:  # cancelled in the queue, or delivered twice
+            return known
+        if cancelled:  # while it ran, on a worker that died before it could say so
             return cancellation().model_dump(mode="json")
         if args:
             return rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only").model_dump(mode="json")

@@ -25,8 +25,6 @@ from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from pydantic import JsonValue
 
     from worker.sandbox.config import SandboxConfig
@@ -96,9 +94,7 @@ class CodeExecutor:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
@@ -141,14 +137,7 @@ class CodeExecutor:
             InvalidRequest: an argument breaks the contract.
             SandboxError: the machinery failed; trying again may help.
         """
-        fields = {
-            "code": code,
-            "data": {} if data is None else data,
-            "timeout": timeout,
-            "user_id": user_id,
-            "seed": seed,
-        }
-        request = ExecutionRequest.parse(fields)
+        request = ExecutionRequest.build(code, data, timeout=timeout, user_id=user_id, seed=seed)
         cancellation = Cancellation()
         running = asyncio.get_running_loop().create_task(
             asyncio.to_thread(self.execute, request, cancellation=cancellation)
@@ -192,7 +181,7 @@ class CodeExecutor:
 async def execute_strategy(code: str, data: JsonValue = None, **options: Any) -> ExecutionResult:
     """Run one strategy in a container made for it, and leave nothing behind.
 
-    For more than one, a `CodeExecutor` keeps the next container warm and answers a hundred times sooner.
+    For more than one, a `CodeExecutor` keeps the next container warm and answers tens of times sooner.
 
     Args:
         code: Python source.

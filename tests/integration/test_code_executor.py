@@ -7,7 +7,10 @@ import gc
 import itertools
 import json
 import signal
+import subprocess
+import sys
 import textwrap
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,8 @@ import pytest
 from tasks import ExecutionRequest, ExecutionStatus
 from tasks.errors import InvalidRequest
 from worker import CodeExecutor, SandboxConfig, execute_strategy
-from worker.errors import EngineUnavailable, ImageMissing
+from worker.errors import EngineUnavailable, ImageMissing, SandboxLost
+from worker.sandbox.container import Sandbox
 from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
@@ -428,6 +432,37 @@ async def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerCli
     assert result.status is ExecutionStatus.CRASHED
     assert result.output == "begun\n"
     assert result.exit_code == 137
+
+
+@pytest.mark.usefixtures("settled")
+def test_broken_connection_is_not_the_strategys_fault() -> None:
+    """When the stream to a living sandbox breaks, the run raises, to be tried again: it is not called crashed."""
+    sandbox = Sandbox(SandboxConfig())
+    try:
+        breaking = threading.Timer(1.0, sandbox._stream.hang_up)
+        breaking.start()
+        with pytest.raises(SandboxLost):
+            sandbox.run("import time\ntime.sleep(30)", b"{}", timeout_seconds=20)
+        breaking.join()
+    finally:
+        sandbox.destroy()
+
+
+def test_result_survives_the_end_of_the_main_thread() -> None:
+    """A strategy that ends while the interpreter is on its way out still gives its result to the thread that waits."""
+    program = """
+        import threading
+        from tasks import ExecutionRequest
+        from worker import CodeExecutor
+        executor = CodeExecutor()
+        executor.warm()
+        executor.wait_until_warm()
+        request = ExecutionRequest(code="import time; time.sleep(1.5); print('in time')")
+        threading.Thread(target=lambda: print(executor.execute(request).output, end='')).start()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("in time\n", "", 0)
 
 
 def test_missing_image_says_what_to_do() -> None:

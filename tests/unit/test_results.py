@@ -24,7 +24,7 @@ def store() -> Iterator[ResultStore]:
     """A store; nothing connects."""
     settings = Settings(result_expires_seconds=600)
     app = create_app(settings)
-    yield ResultStore(app, settings.redis_url)
+    yield ResultStore(app)
     app.close()
 
 

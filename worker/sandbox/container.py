@@ -188,7 +188,7 @@ class Sandbox:
             seed: for the global random generators; None for a fresh one.
 
         Raises:
-            SandboxLost: the container went away and the engine cannot be asked why.
+            SandboxLost: the connection broke, or the container went away and the engine cannot say why.
         """
         ending = Ending()
         started = time.monotonic()
