@@ -20,6 +20,9 @@ check: setup  ## formatter, linter, types, import rules
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
 
+soak: setup  ## 2,000 pieces of honest work under our seccomp profile and under the engine's; EXECUTIONS=n
+	@$(PYTHON) tests/soak/soak.py --executions $(or $(EXECUTIONS),2000) $(ARGS)
+
 redis: setup  ## a Redis for local work, in the foreground, data in .setup/redis
 	@mkdir -p .setup/redis && exec redis-server ops/redis.conf --dir .setup/redis
 
@@ -36,4 +39,4 @@ requirements:  ## lock the requirements again, newest allowed versions
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check redis worker requirements clean
+.PHONY: help setup demo test check soak redis worker requirements clean

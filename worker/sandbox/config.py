@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +12,9 @@ from tasks.models import ExecutionLimits
 from worker.sandbox.owner import OWNER_LABEL
 
 __all__ = ["SandboxConfig"]
+
+#: The system calls of a sandbox. As text, on one line: the engine may be on another machine and opens no file of ours.
+SECCOMP_PROFILE = json.dumps(json.loads(resources.files("worker.sandbox").joinpath("seccomp.json").read_bytes()))
 
 
 class SandboxConfig(BaseModel):
@@ -48,7 +53,7 @@ class SandboxConfig(BaseModel):
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={SECCOMP_PROFILE}"],
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,  # memory plus swap: no swap
             "NanoCpus": round(limits.cpus * 1e9),
