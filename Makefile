@@ -23,6 +23,19 @@ check: setup  ## formatter, linter, types, import rules
 soak: setup  ## 2,000 pieces of honest work under our seccomp profile and under the engine's; EXECUTIONS=n
 	@$(PYTHON) tests/soak/soak.py --executions $(or $(EXECUTIONS),2000) $(ARGS)
 
+gvisor: setup  ## register gVisor with the local engine as runtime "runsc", and run a strategy under it
+	@$(PYTHON) ops/engine/gvisor.py
+
+fuzz: setup  ## a coverage-guided attack on the code policy, 60 s (SECONDS=)
+	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install -q --require-hashes -r ops/requirements/fuzz.txt
+	@$(PYTHON) tests/fuzz/fuzz_validator.py $(SECONDS)
+
+bench: setup  ## how long the validator takes for 100, 1,000 and 5,000 lines (ARGS=--json)
+	@$(PYTHON) bench/validator.py $(ARGS)
+
+exports: setup  ## write the lists of numpy's and pandas' names again, from the image
+	@$(PYTHON) ops/generate_exports.py && git diff --stat tasks/exports.py
+
 redis: setup  ## a Redis for local work, in the foreground, data in .setup/redis
 	@mkdir -p .setup/redis && exec redis-server ops/redis.conf --dir .setup/redis
 
@@ -35,8 +48,10 @@ requirements:  ## lock the requirements again, newest allowed versions
 	    --custom-compile-command "make requirements" --all-extras --group dev pyproject.toml -o ops/requirements/dev.txt
 	uv pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make requirements" ops/requirements/executor.in -o ops/requirements/executor.txt
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make requirements" ops/requirements/fuzz.in -o ops/requirements/fuzz.txt
 
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check soak redis worker requirements clean
+.PHONY: help setup demo test check fuzz bench exports soak gvisor redis worker requirements clean

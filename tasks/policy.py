@@ -4,9 +4,12 @@ Allow-lists throughout; the few deny-lists (``sinks``, ``introspection``) name m
 static check cannot know their objects. Standard library only: the sandbox image uses this too.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from tasks.exports import LIBRARY_EXPORTS
+from tasks.extension import parents, refusal
 
 __all__ = ["DEFAULT_POLICY", "Policy"]
 
@@ -37,7 +40,7 @@ class Policy:
     text_dunders: frozenset[str]  #: may be spelled in a string
     readable_dunders: frozenset[str]  #: as an attribute of anything
     writable_dunders: frozenset[str]  #: as an attribute of anything, assignment only
-    public_privates: frozenset[str]  #: the documented underscore methods of namedtuple
+    public_privates: frozenset[str]  #: the documented underscore names of namedtuple and Enum
     introspection: frozenset[str]  #: attributes that lead to frames, code or classes
     system_modules: frozenset[str]  #: never an attribute: libraries re-export them
     library_sinks: frozenset[str]  #: numpy/pandas functions that read, write or evaluate
@@ -47,7 +50,10 @@ class Policy:
     text_exporters: frozenset[str]  #: honest while they get no path and return text
     option_calls: frozenset[str]
     option_prefixes: tuple[str, ...]  #: the pandas options that are only about display
-    string_dispatch: frozenset[str]  #: methods that look a string argument up as a method name
+    string_dispatch: frozenset[str]  #: methods that look a string up as a method name, also in lists and dicts
+    flat_dispatch: frozenset[str]  #: methods to which a list or a dict is data
+    positional_dispatch: Mapping[str, int]  #: library function -> which argument names functions
+    writing_methods: frozenset[str]  #: methods of tables that no string may name where it could be looked up
     reductions: frozenset[str]  #: the strings they may be given
     hints: Mapping[str, str]  #: rule or refused thing -> how to rewrite it, one line
     data_directory: str = "/workspace/"
@@ -65,8 +71,28 @@ class Policy:
         found = (self.hints[thing] for thing in things if thing in self.hints)
         return next(found, self.hints[rule])
 
+    def extended(self, modules: Mapping[str, Iterable[str]]) -> "Policy":
+        """Return this policy with more modules, or with more names of a module it has.
 
-# Each module's own export list, less what reads, writes, evaluates or reaches other modules.
+        Raises:
+            ValueError: an entry is a known way out of the policy; the text says which and why.
+        """
+        sinks = self.sinks | self.library_sinks | self.system_modules | self.introspection | self.refused_builtins
+        wider = dict(self.modules)
+        for module, names in modules.items():
+            known = self.modules.get(module, frozenset())
+            new = sorted({*names} - known)
+            for name in new if module in self.modules else [None, *new]:
+                if reason := refusal(module, name, sinks, self.sink_prefixes):
+                    full_name = module if name is None else f"{module}.{name}"
+                    msg = f"{full_name!a} {reason}"
+                    raise ValueError(msg)
+            wider |= {parent: frozenset() for parent in parents(module) if parent not in wider}
+            wider[module] = known | frozenset(new)
+        return replace(self, modules=MappingProxyType(wider))
+
+
+# Each standard module's own export list, less what reads, writes, evaluates or reaches other modules.
 _EXPORTS = """\
 __future__: annotations
 abc: ABC ABCMeta abstractmethod
@@ -91,71 +117,15 @@ itertools: accumulate batched chain combinations combinations_with_replacement c
   dropwhile filterfalse groupby islice pairwise permutations product repeat starmap takewhile tee
   zip_longest
 json: JSONDecodeError JSONDecoder JSONEncoder dump dumps load loads
-logging: CRITICAL DEBUG ERROR INFO Logger NOTSET NullHandler StreamHandler WARNING basicConfig
+logging: CRITICAL DEBUG ERROR Formatter INFO Logger NOTSET NullHandler StreamHandler WARNING basicConfig
   critical debug disable error exception getLevelName getLogger info log warning
 math: acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf
   erfc exp exp2 expm1 fabs factorial floor fma fmod frexp fsum gamma gcd hypot inf isclose isfinite
   isinf isnan isqrt lcm ldexp lgamma log log10 log1p log2 modf nan nextafter perm pi pow prod
   radians remainder sin sinh sqrt sumprod tan tanh tau trunc
 numbers: Complex Integral Number Rational Real
-numpy: abs absolute add all allclose amax amin angle any append apply_along_axis arange arccos
-  arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argpartition argsort argwhere around
-  array array_equal array_equiv array_split asanyarray asarray atleast_1d atleast_2d atleast_3d
-  average bartlett bincount bitwise_and bitwise_not bitwise_or bitwise_xor blackman block bool bool_
-  broadcast_arrays broadcast_shapes broadcast_to busday_count busday_offset c_ cbrt ceil choose clip
-  column_stack complex128 complex64 compress concatenate conj conjugate convolve copy copysign
-  corrcoef correlate cos cosh count_nonzero cov cross cumprod cumsum cumulative_prod cumulative_sum
-  datetime64 deg2rad degrees delete diag diag_indices diagflat diagonal diff digitize divide divmod
-  dot dstack dtype e ediff1d einsum empty empty_like equal errstate exp exp2 expand_dims expm1
-  extract eye fabs fill_diagonal finfo fix flatnonzero flip fliplr flipud float16 float32 float64
-  floating floor floor_divide fmax fmin frombuffer fromfunction fromiter frompyfunc full full_like
-  gcd geomspace gradient greater greater_equal hamming hanning heaviside histogram histogram2d
-  histogram_bin_edges histogramdd hsplit hstack hypot identity iinfo imag in1d indices inf inner
-  insert int16 int32 int64 int8 int_ integer interp intersect1d is_busday isclose isfinite isin
-  isinf isnan isreal isscalar issubdtype ix_ kron lcm less less_equal lexsort linspace log log10
-  log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logspace matmul max
-  maximum mean median meshgrid mgrid min minimum mod moveaxis multiply nan nan_to_num nanargmax
-  nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile
-  nanstd nansum nanvar ndarray ndenumerate ndim nditer negative newaxis nonzero not_equal number
-  object_ ones ones_like outer pad partition percentile pi piecewise poly polyadd polyder polydiv
-  polyfit polyint polymul polysub polyval power printoptions prod ptp put_along_axis quantile r_
-  rad2deg radians ravel real reciprocal remainder repeat reshape resize rint roll roots rot90 round
-  s_ searchsorted select set_printoptions setdiff1d seterr setxor1d shape sign signbit sin sinh size
-  sort split sqrt square squeeze stack std str_ subtract sum swapaxes take take_along_axis tan tanh
-  tensordot tile timedelta64 trace transpose trapezoid trapz tri tril tril_indices triu triu_indices
-  true_divide trunc ufunc uint16 uint32 uint64 uint8 union1d unique unravel_index unstack unwrap
-  vander var vdot vectorize vsplit vstack where zeros zeros_like
-numpy.fft: fft fftfreq fftshift ifft ifftshift irfft rfft rfftfreq
-numpy.lib:
-numpy.lib.stride_tricks: sliding_window_view
-numpy.linalg: LinAlgError cholesky cond det eig eigh eigvals eigvalsh inv lstsq matrix_power
-  matrix_rank multi_dot norm pinv qr slogdet solve svd
-numpy.polynomial: Chebyshev Legendre Polynomial
-numpy.random: Generator PCG64 RandomState SeedSequence beta binomial chisquare choice default_rng
-  dirichlet exponential f gamma geometric gumbel laplace logistic lognormal multinomial
-  multivariate_normal negative_binomial normal pareto permutation poisson rand randint randn
-  random_sample rayleigh sample seed shuffle standard_exponential standard_normal standard_t
-  triangular uniform weibull
-numpy.typing: ArrayLike DTypeLike NDArray
 operator: abs add and_ contains countOf delitem eq floordiv ge getitem gt indexOf is_ is_not
   itemgetter le lt matmul mod mul ne neg not_ or_ pos pow setitem sub truediv truth xor
-pandas: Categorical CategoricalDtype CategoricalIndex DataFrame DateOffset DatetimeIndex Grouper
-  Index IndexSlice Interval IntervalIndex MultiIndex NA NaT NamedAgg Period PeriodIndex RangeIndex
-  Series Timedelta TimedeltaIndex Timestamp array bdate_range concat crosstab cut date_range
-  factorize get_dummies get_option interval_range isna isnull json_normalize melt merge merge_asof
-  merge_ordered notna notnull option_context options period_range pivot pivot_table qcut
-  reset_option set_option timedelta_range to_datetime to_numeric to_timedelta unique wide_to_long
-pandas.api:
-pandas.api.types: CategoricalDtype is_any_real_numeric_dtype is_bool is_bool_dtype
-  is_datetime64_any_dtype is_datetime64_dtype is_dict_like is_float is_float_dtype is_integer
-  is_integer_dtype is_list_like is_number is_numeric_dtype is_object_dtype is_scalar is_string_dtype
-  is_timedelta64_dtype
-pandas.errors: DataError EmptyDataError MergeError OutOfBoundsDatetime ParserError
-  PerformanceWarning
-pandas.tseries:
-pandas.tseries.offsets: BDay BMonthEnd BQuarterEnd BYearEnd BusinessDay BusinessHour
-  CustomBusinessDay CustomBusinessHour DateOffset Day Hour Milli Minute MonthBegin MonthEnd
-  QuarterBegin QuarterEnd Second Week YearBegin YearEnd
 random: Random betavariate choice choices expovariate gammavariate gauss getrandbits lognormvariate
   normalvariate paretovariate randbytes randint random randrange sample seed shuffle triangular
   uniform weibullvariate
@@ -235,7 +205,7 @@ _HINTS = {
     "R11": "read the data with open('/workspace/data.json')",
     "coding comment": "delete the coding comment: source is always UTF-8",
     "async": "write an ordinary def, for or with: there is nothing to wait for",
-    "open variable": "call the variable open_price: open is only for open('/workspace/data.json')",
+    "open variable": "bind it first in the same block, or call it open_price: here it may be the builtin",
     "eval": "write the calculation out as plain Python",
     "exec": "write the statements out as plain Python",
     "compile": "write the code out as plain Python; a pattern is made with re.compile(...)",
@@ -279,7 +249,7 @@ for _names, _hint in _IMPORT_HINTS.items():
 
 #: What the workers enforce unless an operator narrows it.
 DEFAULT_POLICY = Policy(
-    modules=_modules(_EXPORTS),
+    modules=_modules(_EXPORTS + LIBRARY_EXPORTS),
     nodes=_NODES,
     builtins=_BUILTINS,
     refused_builtins=_words("""eval exec compile getattr setattr delattr globals locals vars dir
@@ -287,9 +257,9 @@ DEFAULT_POLICY = Policy(
     definable_dunders=_DEFINABLE,
     constant_dunders=_words("__all__ __author__ __doc__ __license__ __slots__ __version__"),
     text_dunders=_words("__main__"),
-    readable_dunders=_words("__name__ __version__"),
+    readable_dunders=_words("__doc__ __name__ __version__"),
     writable_dunders=_words("__doc__ __name__"),
-    public_privates=_words("_asdict _fields _make _replace"),
+    public_privates=_words("_asdict _fields _make _name_ _replace _value_"),
     introspection=_INTROSPECTION,
     system_modules=_words("""_pickle builtins cffi codecs ctypes importlib inspect io linecache
         marshal multiprocessing os pathlib pickle pkgutil posix runpy shutil socket subprocess sys
@@ -309,7 +279,12 @@ DEFAULT_POLICY = Policy(
     text_exporters=_words("to_csv to_json to_string"),
     option_calls=_words("option_context reset_option set_option"),
     option_prefixes=("display.", "mode."),
-    string_dispatch=_words("agg aggregate apply map pipe transform"),
+    string_dispatch=_words("agg aggregate apply transform"),
+    flat_dispatch=_words("map pipe"),
+    positional_dispatch=MappingProxyType({"NamedAgg": 1, "crosstab": 5, "pivot_table": 4}),
+    writing_methods=_words("""eval plot query to_clipboard to_csv to_excel to_feather to_gbq to_hdf
+        to_html to_iceberg to_json to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata
+        to_string to_xarray to_xml"""),
     reductions=_words("""all any bfill count cummax cummin cumprod cumsum diff ffill first idxmax
         idxmin kurt last mad max mean median min nunique ohlc pct_change prod quantile rank sem
         shift size skew std sum var abs sqrt log exp"""),

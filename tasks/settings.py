@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Annotated, Any
+
 from pydantic import Field, RedisDsn, TypeAdapter, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tasks.policy import DEFAULT_POLICY, Policy
 
 __all__ = ["Settings"]
 
@@ -11,7 +16,7 @@ _REDIS_URL: TypeAdapter[RedisDsn] = TypeAdapter(RedisDsn)
 
 
 class Settings(BaseSettings):
-    """Where the queue is and how long things are kept."""
+    """Where the queue is, how long things are kept, and what the code policy allows beyond its own lists."""
 
     model_config = SettingsConfigDict(env_prefix="STRATBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -27,6 +32,32 @@ class Settings(BaseSettings):
         le=3600,
         description="After this long a delivered but unfinished task goes to another worker; above every time limit.",
     )
+
+    # NoDecode: pydantic-settings would report bad JSON in an error of its own, without the variable's name.
+    policy_extra_modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
+        default={},
+        description='Modules and names to add to the code policy, JSON: `{"decimal": ["FloatOperation"]}`. '
+        "Known ways out of the policy are refused; for anything else its operator answers.",
+    )
+
+    def policy(self) -> Policy:
+        """Return the code policy, extensions included."""
+        return DEFAULT_POLICY.extended(self.policy_extra_modules)
+
+    @field_validator("policy_extra_modules", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            msg = 'not JSON like {"decimal": ["FloatOperation"]}'
+            raise ValueError(msg) from None
+
+    @field_validator("policy_extra_modules")
+    @classmethod
+    def _opens_no_door(cls, modules: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        DEFAULT_POLICY.extended(modules)
+        return modules
 
     @field_validator("redis_url")
     @classmethod

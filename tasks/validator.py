@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.checks import attributes, bindings, calls, names, source, strings
+from tasks.checks import attributes, bindings, calls, dispatch, legality, names, source, strings
 from tasks.checks.context import Context
 from tasks.checks.findings import Findings, printable
 from tasks.policy import DEFAULT_POLICY, Policy
@@ -52,21 +52,23 @@ class ASTValidator:
 
     def __init__(self, policy: Policy = DEFAULT_POLICY) -> None:
         """Keep ``policy``, which is immutable."""
-        self._policy = policy
+        self.policy = policy
 
     def validate(self, code: str) -> ValidationReport:
         """Return every violation in ``code``; never raises and never executes anything."""
-        context = Context(self._policy, Findings())
-        nodes = source.read_nodes(code, self._policy, context.findings)
-        bindings.collect(context, nodes)
-        _walk(context, nodes)
+        context = Context(self.policy, Findings())
+        context.adopt(source.read_nodes(code, self.policy, context.findings))
+        bindings.collect(context)
+        _walk(context)
+        dispatch.finish(context)
+        legality.check_legality(context)
         return ValidationReport(_violations(context))
 
 
-def _walk(context: Context, nodes: list[ast.AST]) -> None:
-    plan = {kind: _handler(context.policy, kind.__name__) for kind in set(map(type, nodes))}
-    for node in nodes:
-        handler = plan[type(node)]
+def _walk(context: Context) -> None:
+    plan = {kind: _handler(context.policy, kind) for kind in context.kinds}
+    for node in context.nodes:
+        handler = plan[type(node).__name__]
         if handler is not None:
             handler(context, node)
 

@@ -137,7 +137,7 @@ def cancel(submission_id: SubmissionId) -> None:
 @app.command()
 def validate(file: File, as_json: AsJson = False) -> None:
     """Check a strategy against the code policy, without running it."""
-    report = ASTValidator().validate(_read(file))
+    report = ASTValidator(Settings().policy()).validate(_read(file))
     if as_json:
         outcome = ExecutionResult(
             status=ExecutionStatus.SUCCEEDED if report else ExecutionStatus.REJECTED, violations=report.violations

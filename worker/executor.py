@@ -5,34 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import time
 import weakref
 from functools import partial
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from tasks.models import (
-    ErrorDetail,
-    ExecutionMetrics,
-    ExecutionRequest,
-    ExecutionResult,
-    ExecutionStatus,
-)
+from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.policy import DEFAULT_POLICY, Policy
+from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker.sandbox.container import Ending, How, Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import JsonValue
 
+    from tasks.validator import Violation
     from worker.sandbox.config import SandboxConfig
     from worker.sandbox.pool import Acquired
 
 __all__ = ["Cancellation", "CodeExecutor", "execute_strategy"]
 
-_DEFAULT_VALIDATOR = ASTValidator()
+#: Python's grammar changes with its minor version.
+_GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}."
 
 
 class Cancellation:
@@ -62,19 +64,25 @@ class CodeExecutor:
 
     Args:
         config: how sandboxes are made; by default what the `STRATBOX_*` variables say.
-        validator: the code policy; None lets any code through to the sandbox, which is the boundary.
+        validator: the code policy, by default what the `STRATBOX_POLICY_*` variables make of it; None lets any code
+            through to the sandbox, which is the boundary.
         warm: how many sandboxes to keep ready; 0 starts each on demand.
     """
 
     def __init__(
         self,
         config: SandboxConfig | None = None,
-        validator: ASTValidator | None = _DEFAULT_VALIDATOR,
+        validator: ASTValidator | EllipsisType | None = ...,
         *,
         warm: int = 1,
     ) -> None:
         self.config = config or WorkerSettings().sandbox_config()
+        if isinstance(validator, EllipsisType):
+            validator = ASTValidator(Settings().policy())
         self._validator = validator
+        self._extra_modules = extra_modules(validator.policy) if validator else None
+        #: Of the sandboxes' Python; until one has told, whatever their Python may be.
+        self._sandbox_python = ""
         self._pool = SandboxPool(partial(Sandbox, self.config), warm)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
@@ -118,7 +126,11 @@ class CodeExecutor:
         started = time.monotonic()
         cancellation = cancellation or Cancellation()
         metrics: dict[str, Any] = {"queue_seconds": queue_seconds}
-        result = self._refuse(request) or self._run(request, cancellation, metrics)
+        refusal = self._refuse(request)
+        if refusal is None or self._is_for_the_sandbox(refusal):
+            result = self._run(request, cancellation, metrics, refused=refusal is not None)
+        else:
+            result = refusal
         metrics["total_seconds"] = time.monotonic() - started
         return result.model_copy(update={"metrics": ExecutionMetrics(**metrics)})
 
@@ -156,18 +168,26 @@ class CodeExecutor:
         report = self._validator.validate(request.code) if self._validator else None
         if report is None or report:  # a report is true when it is clean
             return None
-        first = report.violations[0]
-        more = f" (and {len(report.violations) - 1} more)" if len(report.violations) > 1 else ""
-        detail = ErrorDetail(type="PolicyViolation", message=f"{first.rule} {first.message}{more}", line=first.line)
+        detail = _policy_violation(report.violations)
         return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail, violations=report.violations)
 
-    def _run(self, request: ExecutionRequest, cancellation: Cancellation, metrics: dict[str, Any]) -> ExecutionResult:
+    def _is_for_the_sandbox(self, refusal: ExecutionResult) -> bool:
+        """Whether the sandbox's own check decides: what is no syntax here may be syntax in another Python."""
+        same_grammar = self._sandbox_python.startswith(_GRAMMAR)
+        return self._extra_modules is not None and not same_grammar and _is_syntax_error(refusal.violations)
+
+    def _run(
+        self, request: ExecutionRequest, cancellation: Cancellation, metrics: dict[str, Any], *, refused: bool
+    ) -> ExecutionResult:
         acquired: Acquired = self._pool.acquire()
+        self._sandbox_python = acquired.sandbox.python_version
+        # Of the same grammar, the worker's verdict is the sandbox's. A syntax error may come before that is known.
+        check = self._extra_modules if refused or not self._sandbox_python.startswith(_GRAMMAR) else None
         metrics |= {"startup_seconds": acquired.wait_seconds, "warm": acquired.warm}
         timeout = request.timeout or self.config.limits.timeout_seconds
         try:
             cancellation.cover(acquired.sandbox)
-            ending = acquired.sandbox.run(request.code, request.data_json, timeout, request.seed)
+            ending = acquired.sandbox.run(request.code, request.data_json, timeout, request.seed, check=check)
         finally:
             self._pool.release(acquired.sandbox)
         if ending.report:
@@ -201,6 +221,27 @@ def rejection(message: str) -> ExecutionResult:
     return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail)
 
 
+def extra_modules(policy: Policy) -> dict[str, list[str]] | None:
+    """Return the names by module that a policy allows beyond the default; None when it differs in more than those."""
+    default = DEFAULT_POLICY.modules
+    wider = {
+        module: sorted(names - default.get(module, frozenset()))
+        for module, names in policy.modules.items()
+        if names != default.get(module)
+    }
+    return wider if DEFAULT_POLICY.extended(wider) == policy else None
+
+
+def _is_syntax_error(violations: Sequence[Violation]) -> bool:
+    return [(found.rule, found.message.partition(":")[0]) for found in violations] == [("R0", "syntax error")]
+
+
+def _policy_violation(violations: Sequence[Violation]) -> ErrorDetail:
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return ErrorDetail(type="PolicyViolation", message=f"{first.rule} {first.message}{more}", line=first.line)
+
+
 def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> ExecutionResult:
     """Turn what came out of a sandbox into a result. A pure function."""
     status, error = _verdict(ending, timeout_seconds, config)
@@ -213,6 +254,7 @@ def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> E
         error=error,
         exit_code=report.exit_code if report else ending.exit_code,
         signal=report.signal if report else None,
+        violations=ending.violations if status is ExecutionStatus.REJECTED else (),
     )
 
 
@@ -233,6 +275,8 @@ def _verdict(  # noqa: PLR0911  # one return for each way to end
         what = "sent what no runner sends" if ending.how is How.BABBLED else "ended without a report"
         message = f"the sandbox {what} (exit code {ending.exit_code})"
         return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=message)
+    if ending.violations:
+        return ExecutionStatus.REJECTED, _policy_violation(ending.violations)
     if report.signal is not None:
         return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=f"killed by {_signal_name(report.signal)}")
     if report.exit_code == 0:

@@ -3,7 +3,7 @@
 Runs during the image build with the base image's own Python, on Alpine as well as on Debian; standard library only.
 
     assemble.py rootfs PACKAGES TARGET    the interpreter, the standard library and what pip put into PACKAGES
-    assemble.py runner SOURCES TARGET     the runner, as the package ``worker.sandbox``
+    assemble.py runner SOURCES TARGET     the runner, ``worker.sandbox``, and the code policy, of ``tasks``
 """
 
 from __future__ import annotations
@@ -240,16 +240,15 @@ def assemble_rootfs(packages: Path, target: Path) -> None:
 
 
 def assemble_runner(sources: Path, target: Path) -> None:
-    """Lay the runner out as ``worker.sandbox`` where the interpreter looks for packages."""
-    package = target / site_directory().relative_to("/") / "worker"
-    (package / "sandbox").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "sandbox/__init__.py").touch()
-    for source in sorted(sources.glob("*.py")):
-        shutil.copyfile(source, package / "sandbox" / source.name)
+    """Lay the runner and the code policy out where the interpreter looks for packages."""
+    packages = target / site_directory().relative_to("/")
+    shutil.copytree(sources, packages)
+    for package in ("tasks", "worker", "worker/sandbox"):
+        # Empty: the real ones import what only producers and workers have.
+        (packages / package / "__init__.py").touch()
     compile_tree(target)
     settle(target)
-    environment = {"PYTHONPATH": str(package.parent)}
+    environment = {"PYTHONPATH": str(packages)}
     subprocess.run([sys.executable, "-B", "-c", RUNNER_CHECK], check=True, env=environment)
 
 

@@ -1,7 +1,8 @@
-"""Judge attributes of modules and of values (R3, R4, R5, R7, R8, and R10 for ``format``)."""
+"""Judge attributes of modules and of values (R3, R4, R5, R7, R8, R9, and R10 for ``format``)."""
 
 import ast
 
+from tasks.checks.assignments import values_of
 from tasks.checks.context import SELF, Context, is_dunder
 from tasks.checks.findings import Problem
 from tasks.checks.guards import find_guard, guard_of, is_sink
@@ -67,11 +68,17 @@ def _identifier(context: Context, name: str, base: ast.expr | None, *, stored: b
             return None
         return "R3", f"the attribute {name} is reserved"
     if name.startswith("_") and name not in policy.public_privates:
-        own = isinstance(base, ast.Name) and base.id in SELF
-        return None if own else ("R4", f"{name} is private to its object")
+        return None if _is_own_private(context, name, base) else ("R4", f"{name} is private to its object")
     if name in policy.introspection:
         return "R5", f"{name} leads to the interpreter's internals"
     return ("R7", f"{name} is a system module") if name in policy.system_modules else None
+
+
+def _is_own_private(context: Context, name: str, base: ast.expr | None) -> bool:
+    """Return whether it is an attribute of ``self`` that the code itself makes: ``C.method(df)`` makes df the self."""
+    if name not in context.own_attributes and name not in context.bound:
+        return False
+    return _is_super(base) or (isinstance(base, ast.Name) and base.id in SELF)
 
 
 def _is_super(node: ast.expr | None) -> bool:
@@ -102,8 +109,28 @@ def _method(context: Context, name: str) -> Problem:
 def _uncalled(context: Context, node: ast.Attribute) -> Problem:
     """Judge a function that is not called in its one honest way."""
     if node.attr in _FORMAT:
-        plain = isinstance(node.value, ast.Constant) and is_plain_template(node.value.value)
         message = f".{node.attr} needs a literal template without attributes or indexes"
-        return None if plain else ("R10", message)
+        return None if _is_plain(context, node.value) else ("R10", message)
     guard = find_guard(context, node)
-    return guard and (guard.rule, guard.message)
+    if guard is None or (guard.rule == "R9" and _is_own_method(context, node)):
+        return None
+    return guard.rule, guard.message
+
+
+def _is_own_method(context: Context, node: ast.Attribute) -> bool:
+    return node.attr in context.bound and isinstance(node.value, ast.Name) and node.value.id in SELF
+
+
+def _is_plain(context: Context, template: ast.expr) -> bool:
+    """Return whether ``template`` is a harmless literal, or a variable that is never anything else."""
+    if isinstance(template, ast.Name):
+        name, known = template.id, context.plain_templates
+        if name not in known:
+            values = values_of(context, name)
+            known[name] = bool(values) and all(_is_plain_literal(value) for value in values)
+        return known[name]
+    return _is_plain_literal(template)
+
+
+def _is_plain_literal(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and is_plain_template(node.value)

@@ -1,12 +1,12 @@
 """Find what the code binds: needed before the first node can be judged."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tasks.checks.context import Context, is_dunder
 from tasks.checks.guards import guard_of
 
-__all__ = ["BINDERS", "bound_names", "collect", "imported"]
+__all__ = ["BINDERS", "BINDING_KINDS", "bound_names", "collect", "imported"]
 
 #: Per node type the fields that hold identifiers the node binds. Name and alias are special.
 BINDERS: dict[str, tuple[str, ...]] = {
@@ -24,14 +24,14 @@ BINDERS: dict[str, tuple[str, ...]] = {
     "TypeVarTuple": ("name",),
 }
 
-_BINDING_KINDS = frozenset({*BINDERS, "Name", "Attribute", "Import", "ImportFrom"})
+#: All node types that may bind something; of names and attributes only some do.
+BINDING_KINDS = (*BINDERS, "Name", "Attribute", "Import", "ImportFrom")
 
 
-def collect(context: Context, nodes: Iterable[ast.AST]) -> None:
-    """Note in ``context`` all that ``nodes`` bind, and which names need no closer look."""
-    for node in nodes:
-        if type(node).__name__ in _BINDING_KINDS:
-            _collect_node(context, node)
+def collect(context: Context) -> None:
+    """Note in ``context`` all that its nodes bind, and which names need no closer look."""
+    for node in context.of_kinds(BINDING_KINDS):
+        _collect_node(context, node)
     known = {name for name in context.bound if not is_dunder(name)} | context.policy.builtins
     special = {"open", "type", *context.modules, *context.guarded}
     context.plain_names = known - special - context.policy.refused_builtins

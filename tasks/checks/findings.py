@@ -66,6 +66,10 @@ class Findings:
         column = min(max(column, 1), len(self._line(line)) + 1)
         self._found.append(Finding(line, column, rule, stop, message, things))
 
+    def add_syntax_error(self, error: SyntaxError) -> None:
+        """Add what the parser or the compiler says."""
+        self.add_at("R0", error.lineno or 1, error.offset or 1, f"syntax error: {error.msg[:200]}", "syntax error")
+
     def ordered(self, limit: int) -> list[Finding]:
         """Return the findings by position, cut to ``limit``; the last one then says so."""
         found = sorted(self._found, key=lambda item: (item.line, item.column, int(item.rule[1:])))

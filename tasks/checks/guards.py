@@ -1,22 +1,24 @@
-"""Say which functions are refused outright, and which may be called in one way only (R6, R7, R8, R11)."""
+"""Say which functions are refused outright, and which may be called in one way only (R6, R7, R8, R9, R11)."""
 
 import ast
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tasks.checks.context import Context
+from tasks.checks.strings import is_plain_template
 from tasks.policy import Policy
 
-__all__ = ["TYPE", "Guard", "find_guard", "guard_of", "is_sink", "makes_class"]
+__all__ = ["Guard", "find_guard", "guard_of", "is_sink"]
 
 _OPTION_NAME = re.compile(r"[a-z_.]+").fullmatch
 _OPEN_POSITIONAL = 2
 _OPEN_KEYWORDS = frozenset({"encoding", "errors", "newline"})
 # Without filename, which writes a file, and handlers, which may hold anything that does.
 _LOGGING_KEYWORDS = frozenset({"datefmt", "force", "format", "level", "stream", "style"})
-_CLASS_ARGUMENTS = 3
+_FORMATTER_KEYWORDS = frozenset({"datefmt", "fmt", "style"})
+_FORMATTER_POSITIONAL = 2
 
 
 class Guard(NamedTuple):
@@ -35,8 +37,8 @@ def find_guard(context: Context, node: ast.expr) -> Guard | None:
         return None
     if node.id == "open":
         return _OPEN
-    if node.id == "type" and "type" not in context.bound:
-        return TYPE
+    if node.id == "type":
+        return _TYPE
     return guard_of(context.policy, context.guarded[node.id]) if node.id in context.guarded else None
 
 
@@ -46,13 +48,9 @@ def guard_of(policy: Policy, function: str) -> Guard | None:
         return _EXPORT
     if function in policy.option_calls:
         return _OPTION
+    if function in policy.string_dispatch:
+        return _DISPATCH
     return _BY_NAME.get(function)
-
-
-def makes_class(call: ast.Call) -> bool:
-    """Return whether ``call`` makes a class, should ``type`` be the builtin although the code binds that name."""
-    named = isinstance(call.func, ast.Name) and call.func.id == "type"
-    return named and (len(call.args) >= _CLASS_ARGUMENTS or any(isinstance(item, ast.Starred) for item in call.args))
 
 
 def is_sink(policy: Policy, name: str, sinks: frozenset[str]) -> bool:
@@ -86,7 +84,27 @@ def _takes_one_argument(_: Policy, call: ast.Call) -> bool:
 
 
 def _logs_to_stream(_: Policy, call: ast.Call) -> bool:
-    return not call.args and all(option.arg in _LOGGING_KEYWORDS for option in call.keywords)
+    options = {option.arg: option.value for option in call.keywords}
+    return not call.args and options.keys() <= _LOGGING_KEYWORDS and _is_plain_style(options, options.get("format"))
+
+
+def _formats_plainly(_: Policy, call: ast.Call) -> bool:
+    options = {option.arg: option.value for option in call.keywords}
+    starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+    known = len(call.args) <= _FORMATTER_POSITIONAL and not starred and options.keys() <= _FORMATTER_KEYWORDS
+    return known and _is_plain_style(options, call.args[0] if call.args else options.get("fmt"))
+
+
+def _is_plain_style(options: Mapping[str | None, ast.expr], template: ast.expr | None) -> bool:
+    """Return whether no attribute of a logged value can be named: style ``{`` is that of ``str.format``."""
+    style = options.get("style")
+    if not isinstance(style, ast.Constant):
+        return style is None
+    return style.value in {"%", "$"} or (isinstance(template, ast.Constant) and is_plain_template(template.value))
+
+
+def _is_called(_: Policy, __: ast.Call) -> bool:
+    return True
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -114,10 +132,12 @@ def _sets_display(policy: Policy, call: ast.Call) -> bool:
 
 
 _OPEN = Guard("R11", "open takes a literal path under /workspace/, mode r or rb", _opens_data)
-TYPE = Guard("R6", "type may only be called, with one argument", _takes_one_argument)
+_TYPE = Guard("R6", "type may only be called, with one argument", _takes_one_argument)
 _WRAPS = Guard("R7", "wraps may only be called, with one argument", _takes_one_argument)
 _EXPORT = Guard("R8", "without a path, in a direct call, it returns text", _returns_text)
 _OPTION = Guard("R8", "only display and mode options, by literal name", _sets_display)
+_DISPATCH = Guard("R9", "a method that looks functions up by name may only be called", _is_called)
 _LOGGING = Guard("R8", "basicConfig takes level, format, datefmt, style, force and stream only", _logs_to_stream)
+_FORMATTER = Guard("R8", "Formatter takes a format and datefmt only; style { needs a plain literal", _formats_plainly)
 
-_BY_NAME = {"wraps": _WRAPS, "basicConfig": _LOGGING}
+_BY_NAME = {"wraps": _WRAPS, "basicConfig": _LOGGING, "Formatter": _FORMATTER}

@@ -5,6 +5,7 @@ import ast
 from tasks.checks.bindings import bound_names, imported
 from tasks.checks.context import SELF, Context, is_dunder
 from tasks.checks.guards import find_guard, is_sink
+from tasks.checks.scopes import own_loads
 
 __all__ = ["visit_binding", "visit_import", "visit_import_from", "visit_keyword", "visit_name"]
 
@@ -89,8 +90,9 @@ def _refuse_name(context: Context, node: ast.Name, name: str) -> None:
     elif name in context.modules:
         add("R7", node, f"the module {name} is used as a value", "module value")
     elif guard := find_guard(context, node):
-        thing = "open variable" if name == "open" and name in context.bound else name
-        add(guard.rule, node, guard.message, thing)
+        if name not in context.bound or id(node) not in own_loads(context, name):
+            thing = "open variable" if name == "open" and name in context.bound else name
+            add(guard.rule, node, guard.message, thing)
     elif is_dunder(name) and name not in context.name_dunders:
         add("R3", node, f"the name {name} is reserved", name)
     elif name not in context.bound and name not in context.policy.builtins:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from tasks.checks.findings import Findings
 from tasks.policy import Policy
 
-__all__ = ["read_nodes"]
+__all__ = ["PARSE_LOCK", "read_nodes"]
 
-_COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
+_COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_HARMLESS_CODINGS = frozenset({"utf-8", "utf8"})  # what the source is read as anyhow
 _UNREADABLE = re.compile("[\0\r\ud800-\udfff]")
 # The rest of a logical line that may be a dotted import name, whatever its letters are.
 _IMPORT_RUN = re.compile(r"\b(?:import|from)\b(?:\\\n|[^\n\\\"'()\[\]{}=:;#])*")
@@ -20,7 +21,7 @@ _IMPORT_RUN = re.compile(r"\b(?:import|from)\b(?:\\\n|[^\n\\\"'()\[\]{}=:;#])*")
 _LEAF_FIELDS = frozenset({"id", "ctx", "attr", "arg", "asname", "kind", "level", "type_comment"})
 
 # catch_warnings swaps process-wide state, which two threads must not do at once.
-_PARSE_LOCK = threading.Lock()
+PARSE_LOCK = threading.Lock()
 
 
 def read_nodes(code: str, policy: Policy, findings: Findings) -> list[ast.AST]:
@@ -37,8 +38,9 @@ def _is_readable(code: str, policy: Policy, findings: Findings) -> bool:
     text = code.replace("\r\n", "\n")
     findings.lines = text.split("\n")
     for number, line in enumerate(findings.lines[:2], 1):
-        if _COOKIE.match(line):
-            findings.add_at("R0", number, 1, "a coding comment is refused", "coding comment")
+        cookie = _COOKIE.match(line)
+        if cookie and cookie[1].lower() not in _HARMLESS_CODINGS:
+            findings.add_at("R0", number, 1, "a coding comment other than UTF-8 is refused", "coding comment")
     match, message = _UNREADABLE.search(text), "NUL, a lone CR or half a surrogate pair"
     if match is None:
         match, message = _long_import(text, policy.max_import_dots), "an import with too many dots"
@@ -59,12 +61,11 @@ def _long_import(text: str, most: int) -> re.Match[str] | None:
 
 def _parse(code: str, findings: Findings) -> ast.Module | None:
     try:
-        with _PARSE_LOCK, warnings.catch_warnings():
+        with PARSE_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(code)
     except SyntaxError as error:
-        line, column = error.lineno or 1, error.offset or 1
-        findings.add_at("R0", line, column, f"syntax error: {error.msg[:200]}", "syntax error")
+        findings.add_syntax_error(error)
     except (ValueError, OverflowError, RecursionError, MemoryError):
         findings.add_at("R0", 1, 1, "the source is too deeply nested or too large to parse")
     return None

@@ -22,6 +22,8 @@ def visit_constant(context: Context, node: ast.Constant) -> None:
     """Judge a literal string."""
     if isinstance(node.value, str | bytes) and id(node) not in context.cleared:
         _judge_text(context, node, _dunders(_text(node.value)))
+        if node.value in context.policy.writing_methods:
+            context.method_texts.append(node)
 
 
 def visit_joined(context: Context, node: ast.BinOp | ast.JoinedStr) -> None:
@@ -29,7 +31,10 @@ def visit_joined(context: Context, node: ast.BinOp | ast.JoinedStr) -> None:
     if id(node) in context.cleared or (isinstance(node, ast.BinOp) and not _is_sum(node)):
         return
     parts = fold(context, node)
-    whole = _dunders("".join(parts))
+    text = "".join(parts)
+    if text in context.policy.writing_methods:
+        context.method_texts.append(node)
+    whole = _dunders(text)
     if whole:  # what one part spells out alone is reported at that part
         _judge_text(context, node, whole.difference(*map(_dunders, parts)))
 

@@ -85,6 +85,22 @@ def test_the_runtime_is_the_engine_s_unless_one_is_named() -> None:
     assert SandboxConfig(runtime="runsc").container_spec("host/7")["HostConfig"]["Runtime"] == "runsc"
 
 
+@pytest.mark.parametrize("runtime", ["runsc", "runsc-systrap"])
+def test_gvisor_bounds_processes_itself(runtime: str) -> None:
+    """The cgroup counts gVisor's own threads too: with the strategy's limit alone there it would not even start."""
+    host = SandboxConfig(runtime=runtime).container_spec("host/7")["HostConfig"]
+    assert {"Name": "nproc", "Soft": 32, "Hard": 32} in host["Ulimits"]
+    assert host["PidsLimit"] == 32 + 256
+
+
+@pytest.mark.parametrize("runtime", [None, "runc", "crun", "kata-runsc"])
+def test_the_host_s_kernel_bounds_processes_by_cgroup(runtime: str | None) -> None:
+    """Its RLIMIT_NPROC is shared by all containers of a uid: one strategy would use up another's."""
+    host = SandboxConfig(runtime=runtime).container_spec("host/7")["HostConfig"]
+    assert "nproc" not in {ulimit["Name"] for ulimit in host["Ulimits"]}
+    assert host["PidsLimit"] == 32
+
+
 def test_default_limits_reach_the_engine() -> None:
     """In the engine's own units."""
     host = SandboxConfig().container_spec("host/7")["HostConfig"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import platform
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,15 +16,17 @@ from hypothesis import strategies as st
 
 import worker
 from tasks.errors import InvalidRequest
-from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, ExecutionResult, ExecutionStatus, Violation
+from tasks.policy import DEFAULT_POLICY
+from tasks.validator import ASTValidator
 from worker.errors import SandboxLost, SandboxStartError
-from worker.executor import Cancellation, CodeExecutor, classify, rejection
+from worker.executor import Cancellation, CodeExecutor, classify, extra_modules, rejection
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import Ending, How, Report, Sandbox
 from worker.sandbox.pool import SandboxPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 S = ExecutionStatus
 CONFIG = SandboxConfig(limits=ExecutionLimits(timeout_seconds=5))
@@ -107,6 +111,47 @@ def test_verdict(ending: Ending, expected: tuple[ExecutionStatus, str | None]) -
 def test_precedence(ending: Ending, expected: tuple[ExecutionStatus, str]) -> None:
     """Where two verdicts fit, the cause wins over its effect."""
     assert verdict(ending) == expected
+
+
+REFUSED = (
+    Violation("R3", 2, 8, "().__class__", "the attribute __class__ is reserved", "leave it out"),
+    Violation("R6", 5, 1, "eval", "the builtin eval is not allowed", "leave it out"),
+)
+
+
+def refused_inside(**fields: Any) -> Ending:
+    """Return the ending of a run that the sandbox's own check refused; no strategy has run."""
+    ending = reported(**{"exit_code": None, **fields})
+    ending.violations = REFUSED
+    return ending
+
+
+def test_the_sandbox_s_refusal_is_a_rejection() -> None:
+    """In the shape of the worker's own."""
+    result = classify(refused_inside(), 5.0, CONFIG)
+    assert (result.status, result.violations) == (S.REJECTED, REFUSED)
+    message = "R3 the attribute __class__ is reserved (and 1 more)"
+    assert result.error == ErrorDetail(type="PolicyViolation", message=message, line=2)
+    assert (result.exit_code, result.signal, result.output) == (None, None, "")
+    assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        # The source took too much to read: what ended the check is the news.
+        (refused_inside(oom_kills=1), OUT_OF_MEMORY),
+        (refused_inside(timed_out=True), TIMED_OUT),
+        # A verdict is a verdict when its report has come.
+        (Ending(how=How.BABBLED, violations=REFUSED), (S.CRASHED, None)),
+        (Ending(how=How.INTERRUPTED, violations=REFUSED), CANCELLED),
+    ],
+)
+def test_violations_belong_to_rejections(ending: Ending, expected: tuple[ExecutionStatus, str | None]) -> None:
+    """No other status carries them."""
+    result = classify(ending, 5.0, CONFIG)
+    assert (result.status, result.violations) == (expected[0], ())
+    assert expected[1] in (None, str(result.error))
 
 
 def test_verdict_ignores_what_the_strategy_printed() -> None:
@@ -234,11 +279,18 @@ def no_sandbox() -> Sandbox:
     pytest.fail("a container was spent")
 
 
+SAME_PYTHON = platform.python_version()
+#: Of another grammar, whatever runs these tests.
+OTHER_PYTHON = "3.99.1"
+
+
 class FakeSandbox(Sandbox):
     """Ends as it is told, without a container."""
 
-    def __init__(self, outcome: Ending | Exception | None = None) -> None:
+    def __init__(self, outcome: Ending | Exception | None = None, python_version: str = SAME_PYTHON) -> None:
         self.container_id = "fake"
+        self.python_version = python_version
+        self.checks: list[Mapping[str, list[str]] | None] = []
         self.outcome = outcome
         self.asked: list[tuple[str, bytes, float, int | None]] = []
         self.returned = False
@@ -250,8 +302,17 @@ class FakeSandbox(Sandbox):
         """Whether nobody ended it."""
         return not self.destroyed.is_set()
 
-    def run(self, code: str, data: bytes, timeout_seconds: float, seed: int | None = None) -> Ending:
+    def run(
+        self,
+        code: str,
+        data: bytes,
+        timeout_seconds: float,
+        seed: int | None = None,
+        *,
+        check: Mapping[str, list[str]] | None = None,
+    ) -> Ending:
         """Give the outcome; without one, wait for the interrupt."""
+        self.checks.append(check)
         self.asked.append((code, data, timeout_seconds, seed))
         self.started.set()
         if self.outcome is None:
@@ -279,9 +340,9 @@ def executor() -> Iterator[CodeExecutor]:
     opened.close()
 
 
-def serving(sandbox: Any) -> CodeExecutor:
+def serving(sandbox: Any, validator: ASTValidator | None = ASTValidator()) -> CodeExecutor:  # noqa: B008
     """Return an executor on a pool that gives `sandbox`, or what it makes."""
-    made = CodeExecutor(CONFIG, warm=0)
+    made = CodeExecutor(CONFIG, validator, warm=0)
     made._pool = SandboxPool(sandbox if callable(sandbox) else lambda: sandbox, 0)
     return made
 
@@ -332,11 +393,97 @@ def test_a_rejection_is_a_result() -> None:
 def test_without_a_validator_any_code_reaches_the_sandbox() -> None:
     """The container is the boundary."""
     sandbox = FakeSandbox(reported())
-    executor = serving(sandbox)
-    executor._validator = None
+    executor = serving(sandbox, validator=None)
     assert executor.execute(ExecutionRequest(code="import os\n")).success
     assert sandbox.asked == [("import os\n", b"{}", 5.0, None)]
     executor._pool.close()
+
+
+# The second check, where the sandbox's Python reads another grammar.
+
+NO_SYNTAX = "x = = 1\n"
+
+
+def run_twice(executor: CodeExecutor, first: str, second: str) -> tuple[ExecutionStatus, ExecutionStatus]:
+    """Run two strategies, one after the other, and close."""
+    statuses = [executor.execute(ExecutionRequest(code=code)).status for code in (first, second)]
+    executor._pool.close()
+    return statuses[0], statuses[1]
+
+
+def test_the_same_grammar_is_not_checked_twice() -> None:
+    """The worker's verdict is the sandbox's; what is no syntax costs no container."""
+    sandbox = FakeSandbox(reported())
+    assert run_twice(serving(sandbox), "x = 1", NO_SYNTAX) == (S.SUCCEEDED, S.REJECTED)
+    assert sandbox.checks == [None]
+
+
+def test_another_grammar_is_checked_in_the_sandbox() -> None:
+    """Clean code too, since it may be read otherwise there; what is no syntax here is left to it."""
+    made: list[FakeSandbox] = []
+
+    def make() -> FakeSandbox:
+        made.append(FakeSandbox(reported(), OTHER_PYTHON))
+        return made[-1]
+
+    assert run_twice(serving(make), "x = 1", NO_SYNTAX) == (S.SUCCEEDED, S.SUCCEEDED)
+    assert [sandbox.checks for sandbox in made] == [[{}], [{}]]
+
+
+@pytest.mark.parametrize("version", [SAME_PYTHON, OTHER_PYTHON, "3.1.1"])
+def test_a_first_syntax_error_is_checked_wherever_it_runs(version: str) -> None:
+    """Before a sandbox has told its version, nobody knows whose verdict counts: this one checks."""
+    sandbox = FakeSandbox(refused_inside(), version)
+    executor = serving(sandbox)
+    result = executor.execute(ExecutionRequest(code=NO_SYNTAX))
+    assert (result.status, result.violations) == (S.REJECTED, REFUSED)
+    assert sandbox.checks == [{}]
+    executor._pool.close()
+
+
+@pytest.mark.parametrize("code", ["import os\n", "x = 1\0", "# coding: latin-1\nx = = 1\n", "x = " + "-" * 9_999 + "1"])
+def test_any_other_violation_is_refused_before_a_container_is_spent(code: str) -> None:
+    """Whatever the sandbox's grammar is."""
+    sandbox = FakeSandbox(reported(), OTHER_PYTHON)
+    assert run_twice(serving(sandbox), "x = 1", code) == (S.SUCCEEDED, S.REJECTED)
+    assert len(sandbox.asked) == 1
+
+
+def test_without_a_validator_nothing_is_checked_anywhere() -> None:
+    """The container is the boundary, whatever its grammar."""
+    sandbox = FakeSandbox(reported(), OTHER_PYTHON)
+    executor = serving(sandbox, validator=None)
+    assert executor.execute(ExecutionRequest(code=NO_SYNTAX)).success
+    assert sandbox.checks == [None]
+    executor._pool.close()
+
+
+def test_what_the_operator_allows_travels_with_the_check() -> None:
+    """Names beyond the default policy, by module; the image has the rest."""
+    policy = DEFAULT_POLICY.extended({"textwrap": ["dedent", "fill"], "statistics": ["mean", "StatisticsError"]})
+    assert extra_modules(policy) == {"textwrap": ["dedent", "fill"]}
+    sandbox = FakeSandbox(reported(), OTHER_PYTHON)
+    executor = serving(sandbox, ASTValidator(policy))
+    assert executor.execute(ExecutionRequest(code="import textwrap\n")).success
+    assert sandbox.checks == [{"textwrap": ["dedent", "fill"]}]
+    executor._pool.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_violations": 1},
+        {"builtins": DEFAULT_POLICY.builtins - {"print"}},
+        {"modules": {name: names for name, names in DEFAULT_POLICY.modules.items() if name != "random"}},
+        {"modules": {**DEFAULT_POLICY.modules, "random": frozenset({"seed"})}},
+    ],
+)
+def test_a_stricter_policy_leaves_no_verdict_to_the_sandbox(changes: dict[str, Any]) -> None:
+    """The sandbox cannot check by it: what is no syntax here stays refused."""
+    policy = dataclasses.replace(DEFAULT_POLICY, **changes)
+    assert extra_modules(policy) is None
+    executor = serving(no_sandbox, ASTValidator(policy))
+    assert executor.execute(ExecutionRequest(code=NO_SYNTAX)).status is S.REJECTED
 
 
 def test_the_very_request_reaches_the_sandbox() -> None:

@@ -120,8 +120,8 @@ def test_split_loses_nothing(size: int) -> None:
 
 
 def test_the_wire_is_as_written_down() -> None:
-    """Kinds are part of protocol 1: a worker and an image of different age must agree on them."""
-    assert PROTOCOL == 1
+    """Kinds are part of protocol 2: a worker and an image of different age must agree on them."""
+    assert PROTOCOL == 2
     assert encode(Frame.STDOUT, b"ab") == b"\x11\x00\x00\x00\x02ab"
     assert {frame.name: int(frame) for frame in Frame} == {
         "RUN": 1,
@@ -131,4 +131,5 @@ def test_the_wire_is_as_written_down() -> None:
         "STDOUT": 17,
         "STDERR": 18,
         "REPORT": 19,
+        "VIOLATIONS": 20,
     }

@@ -6,18 +6,16 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from worker.sandbox import runner
 from worker.sandbox.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, Frame, FrameDecoder, FrameError, encode, split
-from worker.sandbox.runner import Outlet, Run, Usage
+from worker.sandbox.runner import Outlet, Run
 from worker.sandbox.strategy import EXPLANATION_BYTES
 
 if TYPE_CHECKING:
@@ -150,36 +148,13 @@ def test_one_piece_fits_one_frame() -> None:
     assert CHUNK_BYTES <= MAX_PAYLOAD_BYTES
 
 
-# Usage.
-
-
-def rusage(utime: float, stime: float, maxrss: int) -> resource.struct_rusage:
-    """Return what the kernel says of one process."""
-    return cast("resource.struct_rusage", SimpleNamespace(ru_utime=utime, ru_stime=stime, ru_maxrss=maxrss))
-
-
-def test_usage_adds_time_and_keeps_the_peak() -> None:
-    """Time of all processes together; memory of the largest one, from KiB to bytes."""
-    usage = Usage()
-    usage.add(rusage(1.0, 0.5, 2048))
-    usage.add(rusage(0.25, 0.125, 1024))
-    assert usage == Usage(cpu_seconds=1.875, peak_memory_bytes=2048 * 1024)
-
-
-def test_usage_takes_what_the_kernel_gives() -> None:
-    """The real structure has those fields, in those units."""
-    usage = Usage()
-    usage.add(resource.getrusage(resource.RUSAGE_SELF))
-    assert usage.cpu_seconds > 0
-    assert 2**20 < usage.peak_memory_bytes < 2**36
-
-
 # The wire.
 
 
 def header(data_bytes: int, **fields: Any) -> bytes:
     """Return a RUN frame."""
-    message = {"timeout": 5.0, "output_bytes": 100, "seed": None, "data_bytes": data_bytes, **fields}
+    limits = {"timeout": 5.0, "output_bytes": 100}
+    message = {**limits, "seed": None, "data_bytes": data_bytes, "check": False, "extra_modules": {}, **fields}
     return encode(Frame.RUN, json.dumps(message).encode())
 
 
@@ -196,6 +171,13 @@ def test_a_run_arrives_whole(control: Control) -> None:
     run = received(control, header(4, seed=7), encode(Frame.CODE, "é = 1".encode()), encode(Frame.DATA, b"[42]"))
     assert (run.code, run.seed, run.timeout, run.output_bytes) == ("é = 1", 7, 5.0, 100)
     assert os.pread(run.data_fd, 10, 0) == b"[42]"
+    os.close(run.data_fd)
+
+
+def test_the_check_is_asked_for_by_the_worker(control: Control) -> None:
+    """With what its operator has added to the policy."""
+    run = received(control, header(0, check=True, extra_modules={"textwrap": ["dedent"]}), encode(Frame.CODE, b"x"))
+    assert (run.check, run.extra_modules) == (True, {"textwrap": ["dedent"]})
     os.close(run.data_fd)
 
 
@@ -303,42 +285,6 @@ def test_a_report_with_the_worst_explanation_fits_one_frame(control: Control) ->
         )
     runner.send_json(Frame.REPORT, {"exit_code": None})
     assert control.heard() == [(Frame.REPORT, b'{"exit_code": null}')]
-
-
-# Out-of-memory kills.
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("low 0\nhigh 0\nmax 9\noom 5\noom_kill 3\noom_group_kill 0\n", 3),
-        ("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", 7),
-        ("oom_kill_disable 0\nunder_oom 0\n", 0),
-        ("", 0),
-    ],
-)
-def test_oom_kills_reads_both_kinds_of_cgroup(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, count: int
-) -> None:
-    """`oom_kill` alone counts: `oom` is an attempt, `oom_kill_disable` a setting."""
-    counter = tmp_path / "events"
-    counter.write_text(text)
-    monkeypatch.setattr(runner, "OOM_COUNTERS", (str(tmp_path / "missing"), str(counter)))
-    descriptor = runner.open_oom_counter()
-    assert descriptor is not None
-    try:
-        assert runner.oom_kills(descriptor) == count
-        counter.write_text(text.replace("oom_kill 3", "oom_kill 9"))
-        assert runner.oom_kills(descriptor) == (9 if count == 3 else count), "the open counter is read afresh"
-    finally:
-        os.close(descriptor)
-
-
-def test_oom_kills_is_0_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As under gVisor."""
-    monkeypatch.setattr(runner, "OOM_COUNTERS", (str(tmp_path / "missing"),))
-    assert runner.open_oom_counter() is None
-    assert runner.oom_kills(None) == 0
 
 
 # The one guard that protects this machine.

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.app import HARD_LIMIT_SECONDS
 from tasks.models import ExecutionLimits, one_line
+from tasks.policy import DEFAULT_POLICY
 from tasks.settings import Settings
+from tasks.validator import ASTValidator
 from worker.sandbox.config import SandboxConfig
 from worker.settings import WorkerSettings
 
@@ -19,6 +21,7 @@ def test_defaults_are_a_local_redis_and_celery_s_own_queue() -> None:
     assert settings.queue == "celery"
     assert settings.result_expires_seconds == 86_400
     assert settings.visibility_timeout_seconds == 240
+    assert settings.policy() == DEFAULT_POLICY
 
 
 def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +30,13 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRATBOX_QUEUE", "fast.lane-1")
     monkeypatch.setenv("STRATBOX_RESULT_EXPIRES_SECONDS", "60")
     monkeypatch.setenv("STRATBOX_VISIBILITY_TIMEOUT_SECONDS", "3600")
+    monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"textwrap": ["dedent"]}')
     assert Settings().model_dump() == {
         "redis_url": "rediss://:word@redis.example:6380/3",
         "queue": "fast.lane-1",
         "result_expires_seconds": 60,
         "visibility_timeout_seconds": 3600,
+        "policy_extra_modules": {"textwrap": ("dedent",)},
     }
 
 
@@ -49,6 +54,10 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VISIBILITY_TIMEOUT_SECONDS", "179"),
         ("VISIBILITY_TIMEOUT_SECONDS", "3601"),
         ("VISIBILITY_TIMEOUT_SECONDS", "soon"),
+        ("POLICY_EXTRA_MODULES", "decimal"),
+        ("POLICY_EXTRA_MODULES", "[" * 100_000),
+        ("POLICY_EXTRA_MODULES", '["decimal"]'),
+        ("POLICY_EXTRA_MODULES", '{"os": ["getcwd"]}'),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -57,6 +66,24 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert one_line(caught.value).startswith(f"{name.lower()}: ")
+
+
+def test_a_name_where_names_belong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single word is not read as its letters."""
+    monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"textwrap": "dedent"}')
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert one_line(caught.value).startswith("policy_extra_modules.textwrap: ")
+
+
+def test_the_policy_is_extended_by_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operator adds passes, and only that; the worker's own settings leave the variable alone."""
+    monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"textwrap": ["dedent"], "decimal": ["FloatOperation"]}')
+    validator = ASTValidator(Settings().policy())
+    assert validator.validate("import textwrap\nfrom decimal import Decimal, FloatOperation\ntextwrap.dedent('a')\n")
+    assert [v.rule for v in validator.validate("import textwrap\ntextwrap.re\n").violations] == ["R7"]
+    assert not ASTValidator().validate("import textwrap")
+    assert WorkerSettings() == WorkerSettings.model_construct()
 
 
 def test_a_wrong_url_does_not_leak_its_password() -> None:

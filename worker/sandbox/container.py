@@ -8,22 +8,21 @@ import logging
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import docker
 import docker.errors
 import requests.exceptions
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from worker.errors import EngineUnavailable, ImageMissing, SandboxLost, SandboxStartError
+from worker.sandbox.ending import VIOLATIONS, Ending, How, Report
 from worker.sandbox.frames import PROTOCOL, Frame, FrameError, encode, split
 from worker.sandbox.owner import Owner
 from worker.sandbox.stream import AttachedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from worker.sandbox.config import SandboxConfig
 
@@ -38,51 +37,6 @@ POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
 #: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
 RUNNER_HANG_UP = 0
-
-
-class Report(BaseModel):
-    """What the runner says of a run; checked field by field, since it comes out of a container."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    exit_code: int | None
-    signal: int | None
-    timed_out: bool
-    oom_kills: int
-    truncated: bool
-    wall_seconds: float
-    cpu_seconds: float
-    peak_memory_bytes: int
-    explanation: str
-
-
-class How(StrEnum):
-    """How a conversation with a sandbox ended."""
-
-    REPORTED = "reported"
-    #: The runner missed its own deadline.
-    OVERDUE = "overdue"
-    #: Somebody called `interrupt()`.
-    INTERRUPTED = "interrupted"
-    #: The container ended without a report.
-    VANISHED = "vanished"
-    #: It sent what no runner sends.
-    BABBLED = "babbled"
-
-
-@dataclass
-class Ending:
-    """What came out of a sandbox, whatever happened."""
-
-    how: How = How.VANISHED
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
-    truncated: bool = False
-    report: Report | None = None
-    wall_seconds: float = 0.0
-    #: For a container that vanished: what the engine saw.
-    exit_code: int | None = None
-    out_of_memory: bool = False
 
 
 def connect() -> docker.APIClient:
@@ -137,6 +91,8 @@ class Sandbox:
         self._stream = AttachedStream()
         self._client = connect()
         self.container_id = ""
+        #: Of the Python inside, as in "3.13.5".
+        self.python_version = ""
         try:
             with _engine_errors(config.image):
                 self._start(config)
@@ -173,12 +129,21 @@ class Sandbox:
                 f"the executor image speaks protocol {ready.get('protocol')}, this worker {PROTOCOL}: run `make setup`"
             )
             raise ImageMissing(msg)
+        self.python_version = str(ready.get("python"))
 
     def alive(self) -> bool:
         """Whether the waiting container is still there; a warm one may have died of its engine's restart."""
         return self._stream.quiet()
 
-    def run(self, code: str, data: bytes, timeout_seconds: float, seed: int | None = None) -> Ending:
+    def run(
+        self,
+        code: str,
+        data: bytes,
+        timeout_seconds: float,
+        seed: int | None = None,
+        *,
+        check: Mapping[str, list[str]] | None = None,
+    ) -> Ending:
         """Run one strategy and return what came out; whatever it does is data.
 
         Args:
@@ -186,14 +151,26 @@ class Sandbox:
             data: the data file, UTF-8 JSON.
             timeout_seconds: wall clock from the start of the strategy.
             seed: for the global random generators; None for a fresh one.
+            check: has the sandbox check the code itself before it runs any of it: its policy and these names, by
+                module, beyond it. None leaves it at what the worker has checked.
 
         Raises:
             SandboxLost: the connection broke, or the container went away and the engine cannot say why.
         """
         ending = Ending()
+        header: dict[str, object] = {
+            "timeout": timeout_seconds,
+            "output_bytes": self._limits.output_bytes,
+            "seed": seed,
+            "data_bytes": len(data),
+            "check": check is not None,
+            "extra_modules": check or {},
+        }
         started = time.monotonic()
+        deadline = started + timeout_seconds + DEADLINE_GRACE_SECONDS
         try:
-            self._converse(ending, code, data, timeout_seconds, seed)
+            self._send(header, code, data, deadline)
+            self._listen(ending, deadline, checked=check is not None)
         except TimeoutError:
             ending.how = How.OVERDUE
         except (FrameError, ValidationError):
@@ -207,27 +184,32 @@ class Sandbox:
             ending.exit_code, ending.out_of_memory = self._post_mortem(int(ending.wall_seconds) + 2)
         return ending
 
-    def _converse(self, ending: Ending, code: str, data: bytes, timeout_seconds: float, seed: int | None) -> None:
-        deadline = time.monotonic() + timeout_seconds + DEADLINE_GRACE_SECONDS
-        budget = self._limits.output_bytes
-        header = {"timeout": timeout_seconds, "output_bytes": budget, "seed": seed, "data_bytes": len(data)}
+    def _send(self, header: dict[str, object], code: str, data: bytes, deadline: float) -> None:
         self._stream.send(encode(Frame.RUN, json.dumps(header).encode()), deadline)
         self._stream.send(encode(Frame.CODE, code.encode()), deadline)
         for frame in split(Frame.DATA, data):
             self._stream.send(frame, deadline)
+
+    def _listen(self, ending: Ending, deadline: float, *, checked: bool) -> None:
         for kind, payload in self._stream.frames(deadline):
             if kind is Frame.REPORT:
                 ending.report = Report.model_validate_json(payload)
                 ending.how = How.REPORTED
                 ending.truncated |= ending.report.truncated
                 return
-            if kind not in (Frame.STDOUT, Frame.STDERR):
+            if kind is Frame.VIOLATIONS and checked:
+                ending.violations = VIOLATIONS.validate_json(payload)
+            elif kind in (Frame.STDOUT, Frame.STDERR):
+                self._keep(ending, ending.stdout if kind is Frame.STDOUT else ending.stderr, payload)
+            else:
                 msg = f"unexpected frame {kind!r}"
                 raise FrameError(msg)
-            # The runner keeps to the same budget; a runner that was taken over may not.
-            room = budget - len(ending.stdout) - len(ending.stderr)
-            ending.truncated |= len(payload) > room
-            (ending.stdout if kind is Frame.STDOUT else ending.stderr).extend(payload[:room])
+
+    def _keep(self, ending: Ending, stream: bytearray, payload: bytes) -> None:
+        # The runner keeps to the same budget; a runner that was taken over may not.
+        room = self._limits.output_bytes - len(ending.stdout) - len(ending.stderr)
+        ending.truncated |= len(payload) > room
+        stream.extend(payload[:room])
 
     def interrupt(self) -> None:
         """Make a running `run()` return at once, from a signal handler or another thread."""

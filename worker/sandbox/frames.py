@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_BYTES", "MAX_PAYLOAD_BYTES", "PROTOCOL", "Frame", "FrameDecoder", "FrameError", "encode", "split"]
 
 #: Version of the conversation; the runner names it when it is ready and a worker refuses any other.
-PROTOCOL = 1
+PROTOCOL = 2
 #: Largest payload of one frame, bytes: the largest code (256 KiB) goes in one.
 MAX_PAYLOAD_BYTES = 256 * 1024
 #: Output and data travel in pieces of this size, bytes: what a pipe holds.
@@ -29,19 +29,22 @@ _HEADER = struct.Struct("!BI")
 class Frame(IntEnum):
     """What a frame carries."""
 
-    #: Worker to runner: JSON with `timeout`, `output_bytes`, `seed` and `data_bytes`; CODE and DATA follow.
+    #: Worker to runner: JSON with `timeout`, `output_bytes`, `seed`, `data_bytes`, and `check` and `extra_modules`: to
+    #: check the code first, with these names per module beyond the image's policy. CODE and DATA follow.
     RUN = 1
     #: Worker to runner: the source, UTF-8.
     CODE = 2
     #: Worker to runner: a piece of the data file, until `data_bytes` have come.
     DATA = 3
-    #: Runner to worker: JSON with `protocol`; sent once, when numpy and pandas are imported.
+    #: Runner to worker: JSON with `protocol` and `python`, its version; sent once, when numpy and pandas are imported.
     READY = 16
     #: Runner to worker: a piece of what the strategy wrote.
     STDOUT = 17
     STDERR = 18
     #: Runner to worker: JSON, how the run ended; nothing follows.
     REPORT = 19
+    #: Runner to worker: JSON, what a check refused; nothing of the strategy has run, and only REPORT follows.
+    VIOLATIONS = 20
 
 
 _KINDS = frozenset(Frame)

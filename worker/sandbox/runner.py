@@ -1,20 +1,18 @@
 """PID 1 of every sandbox: waits for one strategy, forks a child for it, and reports how the child ended.
 
 It trusts nothing the child does. The child holds no descriptor of the control channel, and the verdict (exit code,
-signal, deadline, out-of-memory count) is what this process saw itself. Standard library only; numpy and pandas are
-imported so that the forked child finds them ready.
+signal, deadline, out-of-memory count) is what this process saw itself. Where the worker asks for it, another child
+checks the source first. Standard library only; numpy and pandas are imported so that a forked child finds them ready.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import json
 import mmap
 import os
-import resource  # noqa: F401  # wait4() imports it when first called, which must not depend on the strategy
 import select
 import signal
 import sys
@@ -23,19 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from worker.sandbox import strategy
+from worker.sandbox import check, strategy
 from worker.sandbox.frames import CHUNK_BYTES, PROTOCOL, Frame, FrameDecoder, encode
+from worker.sandbox.kernel import Usage, oom_kills, open_oom_counter, set_dumpable
 
 if TYPE_CHECKING:
-    from resource import struct_rusage
+    from collections.abc import Callable
 
 CONTROL_IN, CONTROL_OUT = 0, 1
 #: `/workspace/data.json` in the image links to this descriptor of whoever opens it.
 DATA_FD = 3
-PR_SET_DUMPABLE = 4
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-#: Where the kernel counts out-of-memory kills: cgroup v2, then v1.
-OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
 @dataclass
@@ -46,6 +42,9 @@ class Run:
     output_bytes: int
     seed: int | None
     data_bytes: int
+    check: bool
+    #: What the policy allows beyond the image's own: module, and names in it.
+    extra_modules: dict[str, list[str]]
     data_fd: int
     code: str | None = None
 
@@ -55,24 +54,11 @@ class Run:
 
 
 @dataclass
-class Usage:
-    """What the processes that have been reaped so far consumed."""
-
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-
-    def add(self, usage: struct_rusage) -> None:
-        """Count one reaped process."""
-        self.cpu_seconds += usage.ru_utime + usage.ru_stime
-        self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss * 1024)
-
-
-@dataclass
 class Outlet:
     """Forwards the child's output as frames until the budget is spent; then reads on and drops it."""
 
     budget: int
-    kinds: dict[int, Frame]
+    kinds: dict[int, Frame] = field(default_factory=dict)
     truncated: bool = False
 
     def forward(self, fd: int) -> bool:
@@ -91,18 +77,29 @@ class Outlet:
 
 @dataclass
 class Supervisor:
-    """Watches one child: its output, its end, its deadline and the worker's hang-up, all at once."""
+    """Watches one child after the other: its output, its end, the deadline and the worker's hang-up, all at once."""
 
-    child: int
     outlet: Outlet
     deadline: float
     wakeup: int
     usage: Usage = field(default_factory=Usage)
+    child: int = 0
     status: int | None = None
     timed_out: bool = False
 
-    def watch(self) -> None:
-        """Return when the child has ended or its time is up, with no process of it left and all output sent."""
+    def start(self, descriptors: tuple[int, int, int, int], act: Callable[[], NoReturn]) -> None:
+        """Fork a child that leaves the runner behind and acts."""
+        self.status = None
+        self.child = os.fork()
+        if self.child == 0:
+            try:
+                become_child(descriptors)
+                act()
+            finally:
+                os._exit(1)  # whatever went wrong, the child never goes on as a second runner
+
+    def watch(self) -> int | None:
+        """Return the child's exit code, or -signal, once it or its time has ended: no process of it is left then."""
         poll = select.poll()
         for fd in (CONTROL_IN, self.wakeup, *self.outlet.kinds):
             poll.register(fd, select.POLLIN)
@@ -117,6 +114,7 @@ class Supervisor:
         for fd in self.outlet.kinds:
             while self.outlet.forward(fd):
                 pass
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 
     def _attend(self, poll: select.poll, fd: int) -> None:
         if fd == CONTROL_IN:
@@ -184,48 +182,15 @@ def receive(decoder: FrameDecoder) -> Run | None:
     return None
 
 
-def open_oom_counter() -> int | None:
-    """Return a descriptor of the kernel's counter, open before any strategy can see to it that nothing opens."""
-    for counter in OOM_COUNTERS:
-        with contextlib.suppress(OSError):
-            return os.open(counter, os.O_RDONLY | os.O_CLOEXEC)
-    return None
-
-
-def oom_kills(counter: int | None) -> int:
-    """Return how many processes of this container the kernel has killed for memory; 0 where nobody counts."""
-    if counter is not None:
-        for line in os.pread(counter, CHUNK_BYTES, 0).decode().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return 0
-
-
 def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
-    """Run one strategy in a child and report how it ended."""
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    # Shared memory without a descriptor: the child explains its exception there, the parent only passes it on.
-    explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
+    """Run one strategy in a child, if it passes the check that the worker may ask for, and report how it ended."""
     oom_before = oom_kills(oom_counter)
     started = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        try:
-            become_child((os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd))
-            strategy.run(run.code or "", run.seed, explanation)
-        finally:
-            os._exit(1)  # whatever went wrong, the child never goes on as a second runner
-    for fd in (out_write, err_write, run.data_fd):
-        os.close(fd)
-    os.set_blocking(out_read, False)
-    os.set_blocking(err_read, False)
-    outlet = Outlet(run.output_bytes, {out_read: Frame.STDOUT, err_read: Frame.STDERR})
-    supervisor = Supervisor(child, outlet, started + run.timeout, wakeup)
-    supervisor.watch()
-    ended = time.monotonic()
-    exit_code = os.waitstatus_to_exitcode(supervisor.status) if supervisor.status is not None else None
+    supervisor = Supervisor(Outlet(run.output_bytes), started + run.timeout, wakeup)
+    exit_code, explanation = None, ""
+    if not run.check or passes_check(run, supervisor):
+        exit_code, explanation = run_strategy(run, supervisor)
+    os.close(run.data_fd)
     send_json(
         Frame.REPORT,
         {
@@ -233,16 +198,53 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
             "signal": -exit_code if exit_code is not None and exit_code < 0 else None,
             "timed_out": supervisor.timed_out,
             "oom_kills": oom_kills(oom_counter) - oom_before,
-            "truncated": outlet.truncated,
-            "wall_seconds": ended - started,
+            "truncated": supervisor.outlet.truncated,
+            "wall_seconds": time.monotonic() - started,
             "cpu_seconds": supervisor.usage.cpu_seconds,
             "peak_memory_bytes": supervisor.usage.peak_memory_bytes,
-            "explanation": explanation[:].partition(b"\0")[0].decode("ascii", "replace"),
+            "explanation": explanation,
         },
     )
-    explanation.close()
+
+
+def passes_check(run: Run, supervisor: Supervisor) -> bool:
+    """Tell whether the code policy lets the strategy run; where it does not, send the worker its violations."""
+    verdict = mmap.mmap(-1, check.VERDICT_BYTES)
+    null = os.open(os.devnull, os.O_RDWR)
+    supervisor.start((null, null, null, null), lambda: check.run(run.code or "", run.extra_modules, verdict))
+    exit_code = supervisor.watch()
+    os.close(null)
+    found = written(verdict)
+    if exit_code == 0 and not found:
+        return True
+    if not supervisor.timed_out:
+        # The process that checks leaves with 0 whatever it finds: the source has ended one that does not.
+        send(Frame.VIOLATIONS, found if exit_code == 0 else check.encode([check.UNREADABLE]))
+    return False
+
+
+def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str]:
+    """Run the strategy to its end; return how it ended, as `watch()` does, and its explanation."""
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
+    descriptors = os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd
+    supervisor.start(descriptors, lambda: strategy.run(run.code or "", run.seed, explanation))
+    for fd in descriptors[:3]:
+        os.close(fd)
+    os.set_blocking(out_read, False)
+    os.set_blocking(err_read, False)
+    supervisor.outlet.kinds = {out_read: Frame.STDOUT, err_read: Frame.STDERR}
+    exit_code = supervisor.watch()
     os.close(out_read)
     os.close(err_read)
+    return exit_code, written(explanation).decode("ascii", "replace")
+
+
+def written(shared: mmap.mmap) -> bytes:
+    """Return what a child left in shared memory, which has no descriptor; this process only passes it on."""
+    with shared:
+        return shared[:].partition(b"\0")[0]
 
 
 def become_child(descriptors: tuple[int, int, int, int]) -> None:
@@ -258,13 +260,6 @@ def become_child(descriptors: tuple[int, int, int, int]) -> None:
     with contextlib.suppress(OSError):  # gVisor has no such file, and kills the sandbox as a whole
         Path("/proc/self/oom_score_adj").write_text("1000")
     set_dumpable(False)
-
-
-def set_dumpable(dumpable: bool) -> None:
-    """Allow or forbid this uid's other processes to trace this one or to read its memory and descriptors."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 def prepare() -> int:

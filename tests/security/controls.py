@@ -1,0 +1,304 @@
+"""Does a test notice when a control is gone? `python tests/security/controls.py [CONTROL…]` switches each off in turn.
+
+For every control the tests that are named with it run against sandboxes that lack it; at least one must fail. What is
+built into the runner is switched off by giving the container the runner's changed source as its command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker import SandboxConfig
+
+HERE = Path(__file__).resolve().parent
+RUNNER = HERE.parents[1] / "worker/sandbox/runner.py"
+#: Enough for all of these tests at once.
+SECONDS_PER_CONTROL = 200
+
+Spec = dict[str, Any]
+Change = Callable[[Spec], None]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One thing that holds an attack, and how to switch it off."""
+
+    #: Of tests/security, `file.py::function`: at least one must fail without the control.
+    tests: tuple[str, ...]
+    #: Changes the body of the engine's "create container" call.
+    change: Change | None = None
+    #: A constant of the worker's, and its value instead.
+    constant: tuple[str, Any] | None = None
+
+
+def sandbox_config(runtime: str | None, control: Control | None) -> SandboxConfig:
+    """Return how sandboxes are made, without the control if one is given."""
+    if control is None or control.change is None:
+        return SandboxConfig(runtime=runtime)
+    change: Change = control.change
+
+    class WeakConfig(SandboxConfig):
+        def container_spec(self, owner: str) -> Spec:
+            spec = super().container_spec(owner)
+            change(spec)
+            return spec
+
+    return WeakConfig(runtime=runtime)
+
+
+def host(**settings: Any) -> Change:
+    """Set fields of the container's host configuration."""
+    return lambda spec: spec["HostConfig"].update(settings)
+
+
+def container(**settings: Any) -> Change:
+    """Set fields of the container itself."""
+    return lambda spec: spec.update(settings)
+
+
+def all_of(*changes: Change) -> Change:
+    """Make several changes."""
+
+    def change(spec: Spec) -> None:
+        for one in changes:
+            one(spec)
+
+    return change
+
+
+def without_ulimit(name: str) -> Change:
+    """Drop one ulimit."""
+
+    def change(spec: Spec) -> None:
+        spec["HostConfig"]["Ulimits"] = [one for one in spec["HostConfig"]["Ulimits"] if one["Name"] != name]
+
+    return change
+
+
+def without_option(prefix: str) -> Change:
+    """Drop one security option, which leaves the engine's default."""
+
+    def change(spec: Spec) -> None:
+        options = spec["HostConfig"]["SecurityOpt"]
+        spec["HostConfig"]["SecurityOpt"] = [one for one in options if not one.startswith(prefix)]
+
+    return change
+
+
+def seccomp(edit: Callable[[Spec], None]) -> Change:
+    """Change the seccomp profile."""
+
+    def change(spec: Spec) -> None:
+        (text,) = (one for one in spec["HostConfig"]["SecurityOpt"] if one.startswith("seccomp="))
+        profile = json.loads(text.removeprefix("seccomp="))
+        edit(profile)
+        without_option("seccomp=")(spec)
+        spec["HostConfig"]["SecurityOpt"].append(f"seccomp={json.dumps(profile)}")
+
+    return change
+
+
+def allowing(*calls: str) -> Change:
+    """Let system calls through the seccomp profile, whatever their arguments."""
+
+    def edit(profile: Spec) -> None:
+        for rule in profile["syscalls"]:
+            rule["names"] = [name for name in rule["names"] if name not in calls]
+        kept = [rule for rule in profile["syscalls"] if rule["names"]]
+        profile["syscalls"] = [*kept, {"names": list(calls), "action": "SCMP_ACT_ALLOW"}]
+
+    return seccomp(edit)
+
+
+def runner(before: str, after: str) -> Change:
+    """Run a runner in which one text stands for another."""
+
+    def change(spec: Spec) -> None:
+        source = RUNNER.read_text()
+        if source.count(before) != 1:
+            msg = f"worker/sandbox/runner.py does not hold {before!r} exactly once: tests/security/controls.py is stale"
+            raise ValueError(msg)
+        spec["Entrypoint"] = ["/python", "-s", "-P", "-c", source.replace(before, after)]
+
+    return change
+
+
+CONTROLS = {
+    "network mode none": Control(
+        ("test_inside.py::test_only_loopback_and_no_route",),
+        all_of(container(NetworkDisabled=False), host(NetworkMode="bridge")),
+    ),
+    "read-only root": Control(("test_inside.py::test_every_mount_is_read_only_or_masked",), host(ReadonlyRootfs=False)),
+    "ipc none": Control(("test_inside.py::test_nothing_is_writable",), host(IpcMode="private")),
+    "user 1000:1000": Control(("test_inside.py::test_process_has_no_privilege",), container(User="0:0")),
+    "no capabilities": Control(("test_inside.py::test_process_has_no_privilege",), host(CapDrop=[])),
+    # With the engine's seccomp profile: under ours a container does not even start without it.
+    "no-new-privileges": Control(
+        ("test_inside.py::test_process_has_no_privilege",),
+        all_of(without_option("no-new-privileges"), without_option("seccomp=")),
+    ),
+    "hostname": Control(("test_inside.py::test_no_secret_and_a_fixed_environment",), container(Hostname="")),
+    "fixed environment": Control(
+        ("test_inside.py::test_no_secret_and_a_fixed_environment",), container(Env=["API_KEY=secret"])
+    ),
+    "pids 32": Control(("test_processes.py::test_fork_bomb", "test_processes.py::test_thread_bomb"), host(PidsLimit=0)),
+    "memory 256 MiB": Control(("test_memory.py::test_memory_bomb",), host(Memory=0, MemorySwap=0)),
+    "no swap": Control(("test_cis.py::test_item_holds",), host(MemorySwap=-1)),
+    "half a core": Control(("test_processes.py::test_cpu_share",), host(NanoCpus=0)),
+    "nofile 256": Control(("test_descriptors.py::test_exhaustion_stops_at_256",), without_ulimit("nofile")),
+    "core 0": Control(("test_memory.py::test_limits_cannot_be_raised",), without_ulimit("core")),
+    "msgqueue 0": Control(("test_memory.py::test_limits_cannot_be_raised",), without_ulimit("msgqueue")),
+    "no log": Control(("test_output.py::test_the_engine_keeps_no_copy",), host(LogConfig={"Type": "json-file"})),
+    "AutoRemove": Control(("test_lifetime.py::test_hang_up_removes_the_container",), host(AutoRemove=False)),
+    "StdinOnce": Control(("test_lifetime.py::test_hang_up_removes_the_container",), container(StdinOnce=False)),
+    "seccomp profile": Control(("test_kernel.py::test_no_socket_of_any_family",), without_option("seccomp=")),
+    "seccomp: sockets": Control(("test_kernel.py::test_no_socket_of_any_family",), allowing("socket", "socketpair")),
+    "seccomp: io_uring": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("io_uring_setup", "io_uring_enter")
+    ),
+    "seccomp: splice": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("splice", "tee", "vmsplice")
+    ),
+    "seccomp: SysV IPC": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("shmget", "shmat", "semget", "msgget")
+    ),
+    "seccomp: message queues": Control(("test_kernel.py::test_system_calls_are_refused",), allowing("mq_open")),
+    "seccomp: ptrace": Control(("test_kernel.py::test_system_calls_are_refused",), allowing("ptrace")),
+    "seccomp: process_vm": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("process_vm_readv", "process_vm_writev")
+    ),
+    "seccomp: pidfd": Control(("test_kernel.py::test_system_calls_are_refused",), allowing("pidfd_open")),
+    "seccomp: file handles": Control(("test_kernel.py::test_system_calls_are_refused",), allowing("name_to_handle_at")),
+    "seccomp: changes of files": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("symlinkat", "linkat", "mknodat", "fchmodat")
+    ),
+    "seccomp: keys": Control(("test_kernel.py::test_system_calls_are_refused",), allowing("keyctl")),
+    "seccomp: bpf, perf, userfaultfd": Control(
+        ("test_kernel.py::test_system_calls_are_refused",), allowing("bpf", "perf_event_open", "userfaultfd")
+    ),
+    "seccomp: clone flags": Control(("test_kernel.py::test_no_new_namespace",), allowing("clone")),
+    "seccomp: clone3": Control(("test_kernel.py::test_no_new_namespace",), allowing("clone3")),
+    "seccomp: unshare": Control(("test_kernel.py::test_no_new_namespace",), allowing("unshare")),
+    "seccomp: prlimit of others": Control(("test_runner.py::test_priority_and_limits",), allowing("prlimit64")),
+    "seccomp: scheduling of others": Control(
+        ("test_runner.py::test_priority_and_limits",), allowing("sched_setscheduler", "sched_setattr")
+    ),
+    "seccomp: affinity of others": Control(
+        ("test_runner.py::test_priority_and_limits",), allowing("sched_setaffinity")
+    ),
+    "seccomp: priority of others": Control(("test_runner.py::test_priority_and_limits",), allowing("setpriority")),
+    "seccomp: ioprio": Control(("test_runner.py::test_priority_and_limits",), allowing("ioprio_set")),
+    "seccomp: prctl": Control(("test_kernel.py::test_prctl_and_ioctl_are_filtered",), allowing("prctl")),
+    "seccomp: ioctl": Control(("test_kernel.py::test_prctl_and_ioctl_are_filtered",), allowing("ioctl")),
+    "seccomp: foreign ABIs": Control(
+        ("test_kernel.py::test_no_foreign_abi",),
+        seccomp(lambda profile: profile.update(architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])),
+    ),
+    "runner: not dumpable": Control(
+        ("test_runner.py::test_proc_1_is_closed",),
+        runner("    set_dumpable(False)\n    # What has no handler", "    # What has no handler"),
+    ),
+    "runner: no handler for SIGINT": Control(
+        ("test_runner.py::test_signal_storm",), runner("    signal.signal(signal.SIGINT, signal.SIG_DFL)\n", "")
+    ),
+    "runner: seals": Control(
+        ("test_descriptors.py::test_the_data_file_is_sealed",),
+        runner("        fcntl.fcntl(run.data_fd, fcntl.F_ADD_SEALS, SEALS)\n", ""),
+    ),
+    "runner: closerange": Control(
+        ("test_descriptors.py::test_no_descriptor_is_inherited",),
+        runner('    os.closerange(DATA_FD + 1, os.sysconf("SC_OPEN_MAX"))\n', ""),
+    ),
+    "runner: kill(-1)": Control(
+        ("test_processes.py::test_daemons_end_with_the_run",),
+        runner("                os.kill(-1, signal.SIGKILL)\n", "                pass\n"),
+    ),
+    "runner: setsid": Control(("test_inside.py::test_process_has_no_privilege",), runner("    os.setsid()\n", "")),
+    "runner: oom_score_adj": Control(
+        ("test_memory.py::test_child_dies_first",), runner('.write_text("1000")', '.write_text("0")')
+    ),
+    "runner: output cap": Control(
+        ("test_output.py::test_flood_of_both_streams",), runner("kept = data[: self.budget]", "kept = data")
+    ),
+    "runner: deadline": Control(
+        ("test_processes.py::test_deadline",), runner("deadline - time.monotonic()", "deadline + 1e6")
+    ),
+    "runner: end of input": Control(
+        ("test_lifetime.py::test_hang_up_removes_the_container",),
+        runner("            os._exit(0)\n        elif", "            poll.unregister(fd)\n        elif"),
+    ),
+    "runner: count of OOM kills": Control(
+        ("test_memory.py::test_kill_of_a_child_is_not_hidden",),
+        runner("oom_kills(oom_counter) - oom_before", "0"),
+    ),
+    "worker: deadline": Control(
+        ("test_impostor.py::test_silence_ends_at_the_deadline",),
+        constant=("worker.sandbox.container.DEADLINE_GRACE_SECONDS", 1000.0),
+    ),
+    "worker: frame size": Control(
+        ("test_impostor.py::test_lies_end_the_conversation",),
+        constant=("worker.sandbox.frames.MAX_PAYLOAD_BYTES", 2**32),
+    ),
+    "worker: diagnostics cap": Control(
+        ("test_impostor.py::test_flood_of_stderr_is_bounded",),
+        constant=("worker.sandbox.stream.MAX_DIAGNOSTICS_BYTES", 2**40),
+    ),
+}
+
+
+#: What pytest says when it was the sandbox that failed to start, which proves nothing.
+BROKEN = re.compile(r"SandboxStartError|ImageMissing|EngineUnavailable|ValueError: worker/sandbox/")
+
+
+def failures(tests: Iterable[str], without: str = "") -> list[str]:
+    """Return which of the tests fail while one control is off.
+
+    Raises:
+        RuntimeError: they could not be run to an end.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-rf", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "SECURITY_WITHOUT": without, "SECURITY_RUNTIMES": "runc"}
+    options: dict[str, Any] = {"cwd": HERE, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, timeout=SECONDS_PER_CONTROL, check=False, **options)
+    if done.returncode > 1 or BROKEN.search(done.stdout):
+        raise RuntimeError(" ".join((done.stdout + done.stderr).split())[-400:])
+    return re.findall(r"^FAILED \S*?::(.+?)(?: - |$)", done.stdout, re.MULTILINE)
+
+
+def tell(line: str) -> None:
+    """Print one line as soon as it is known."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(names: list[str]) -> int:
+    """Print a table of controls and the tests that miss them; return 1 if nothing misses one."""
+    chosen = {name: CONTROLS[name] for name in names} if names else CONTROLS
+    if failed := failures(sorted({test for control in chosen.values() for test in control.tests})):
+        tell(f"with all controls on, these fail already: {', '.join(failed)}")
+        return 1
+    unnoticed = 0
+    tell("| control switched off | what fails then |\n|---|---|")
+    for name, control in chosen.items():
+        try:
+            noticed = failures(control.tests, name)
+        except (RuntimeError, subprocess.TimeoutExpired) as exc:
+            noticed, outcome = [], f"NO VERDICT: {exc}"
+        else:
+            outcome = ", ".join(f"`{test}`" for test in noticed) or "NOTHING"
+        unnoticed += not noticed
+        tell(f"| {name} | {outcome} |")
+    tell(f"\n{len(chosen) - unnoticed} of {len(chosen)} controls are missed when they are gone")
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""Generated programs: whatever is put together, the validator answers, soundly, soon, and without doing anything."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from validator_properties import Broken, check
+
+from tasks.validator import ASTValidator, ValidationReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VALIDATOR = ASTValidator()
+HEADER = "import math\nimport numpy as np\nimport pandas as pd\nx = y = items = df = fn = 1\n"
+
+HONEST_ATOMS = ("1", "0.5", "'close'", "None", "x", "y", "items", "df['close']", "np.nan", "pd.Series([1])", "math.pi")
+HOSTILE_ATOMS = (
+    "eval", "().__class__", "'__globals__'", "x._mgr", "x.gi_frame", "np", "np.random", "np.load", "pd.io", "missing",
+    "__builtins__", "open('/etc/passwd')", "df.query('a')", "df.agg('to_pickle')", "'{0.real}'.format(1)", "type",
+    "(yield)", "(await x)", "super", "b'__init__'", "pd.read_csv", "df.to_csv", "x.os", "x.mro()",
+)  # fmt: skip
+EXPRESSIONS = (
+    "({} + {})", "fn({}, key={})", "[{}, *{}]", "{{{}: {}}}", "(lambda a={}: {})", "[i for i in {} if {}]",
+    "({}).mean({})", "({})[{}:]", 'f"{{{}}} {{{}!r:>4}}"', "({} if {} else 0)", "(n := {}) < {}", "fn(*{}, **{})",
+    "(not ({} or {}))",
+    "np.where({}, {}, 0)", "df.apply(lambda row: {}, axis={})",
+)  # fmt: skip
+STATEMENTS = (
+    "value = {}", "x += {}", "items[{}] = 1", "print({})", "assert {}", "del items[{}]", "value: {} = 1",
+    "raise ValueError({})",
+    "if {}:\n{body}", "while {}:\n{body}", "for i in {}:\n{body}", "with fn({}) as handle:\n{body}",
+    "try:\n{body}\nexcept ValueError as error:\n    print({})", "def f(a, b={}):\n{body}", "@fn({})\ndef g():\n{body}",
+    "class A(Exception):\n    field = {}\n    def m(self):\n        self.v = 1\n{body2}",
+    "match {}:\n    case [a, *_] if a:\n{body2}",
+)  # fmt: skip
+
+
+def expressions(atoms: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Expressions of every kind, down to the given atoms."""
+    return st.recursive(
+        st.sampled_from(atoms),
+        lambda inner: st.tuples(st.sampled_from(EXPRESSIONS), inner, inner).map(lambda it: it[0].format(it[1], it[2])),
+        max_leaves=6,
+    )
+
+
+def programs(atoms: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Programs of every kind of statement, nested, with the given atoms in every place that takes an expression."""
+    values = expressions(atoms)
+    simple = values.map("print({})".format)
+    bodies = st.recursive(
+        st.lists(st.tuples(st.sampled_from(STATEMENTS), values, simple).map(_fill), min_size=1, max_size=4).map(
+            "\n".join
+        ),
+        lambda inner: st.tuples(st.sampled_from(STATEMENTS), values, inner).map(_fill),
+        max_leaves=4,
+    )
+    return bodies.map(lambda body: f"{HEADER}{body}\n")
+
+
+def _is_legal(code: str) -> bool:
+    """Whether this Python takes it: an older one has no f-strings within f-strings of the same quotes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(code, "generated", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _fill(parts: tuple[str, str, str]) -> str:
+    template, value, body = parts
+    return template.format(value, body=_indented(body, 1), body2=_indented(body, 2))
+
+
+def _indented(text: str, levels: int) -> str:
+    return "\n".join("    " * levels + line for line in text.split("\n"))
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(programs(HONEST_ATOMS + HOSTILE_ATOMS))
+def test_any_program_gets_a_sound_report(code: str) -> None:
+    """It never raises, executes, imports or opens; the same text gets the same report, which is well formed."""
+    check(VALIDATOR, code)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(programs(HONEST_ATOMS).filter(_is_legal))
+def test_a_program_of_honest_parts_is_accepted(code: str) -> None:
+    """No way of putting plain parts together is refused."""
+    assert check(VALIDATOR, code).violations == ()
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    programs(HONEST_ATOMS).filter(_is_legal),
+    st.sampled_from(["eval", "().__class__", "x.gi_frame", "np.load", "missing", "x._mgr"]),
+)
+def test_one_hostile_line_is_found_in_any_program(code: str, hostile: str) -> None:
+    """What stands before it hides nothing."""
+    report = check(VALIDATOR, f"{code}print({hostile})\n")
+    assert {violation.line for violation in report.violations} == {code.count("\n") + 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = 1",
+        "x = eval",
+        "x.y.z = x.y.z",
+        "x = 'a' + 'b' + '__class__'",
+        "x = f'{x}{x!r}'",
+        "import numpy as np",
+        "print(np.load)",
+        "df.agg({'a': 'b'})",
+        "def f(a, b=1): pass",
+        "class A: pass",
+        "for i in x: pass",
+        "x = [i for i in x]",
+        "'{}'.format(x)",
+        "é = é",
+    ],
+)
+def test_time_grows_with_the_length(line: str) -> None:
+    """Eight times the lines take about eight times as long; quadratic would be sixty-four."""
+    short, long = (f"{line}\n" * lines for lines in (400, 3200))
+    assert _fastest(long) < 24 * _fastest(short)
+
+
+def _fastest(code: str) -> float:
+    times = []
+    for _ in range(5):
+        started = time.thread_time()
+        VALIDATOR.validate(code)
+        times.append(time.thread_time() - started)
+    return min(times)
+
+
+def _raise(_code: str) -> ValidationReport:
+    raise KeyError
+
+
+def _import(_code: str) -> ValidationReport:
+    import this_is_no_module  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+
+    return ValidationReport()
+
+
+def _execute(_code: str) -> ValidationReport:
+    exec("1")
+    return ValidationReport()
+
+
+def _read(_code: str) -> ValidationReport:
+    with open(__file__):  # noqa: PTH123
+        return ValidationReport()
+
+
+def _accept(_code: str) -> ValidationReport:
+    return ValidationReport()
+
+
+@pytest.mark.parametrize("answer", [_raise, _import, _execute, _read, _accept])
+def test_the_check_itself_fails(answer: Callable[[str], ValidationReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way of being wrong is noticed: a check that cannot fail proves nothing."""
+    monkeypatch.setattr(ASTValidator, "validate", lambda _self, code: answer(code))
+    with pytest.raises(Broken):
+        check(VALIDATOR, "x = eval\n")
