@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup:  ## virtual environment, container engine, Redis, images; does only what is missing
 	@ops/setup
@@ -25,6 +25,12 @@ soak: setup  ## 2,000 pieces of honest work under our seccomp profile and under 
 
 gvisor: setup  ## register gVisor with the local engine as runtime "runsc", and run a strategy under it
 	@$(PYTHON) ops/engine/gvisor.py
+
+security-table: setup  ## attack, and write the table in docs/security.md from what was seen
+	@$(PYTHON) ops/security_table.py $(ARGS)
+
+controls: setup  ## switch each control of the sandbox off in turn; fails if no test notices (5 minutes)
+	@$(PYTHON) tests/security/controls.py
 
 fuzz: setup  ## a coverage-guided attack on the code policy, 60 s (SECONDS=)
 	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install -q --require-hashes -r ops/requirements/fuzz.txt
@@ -54,4 +60,4 @@ requirements:  ## lock the requirements again, newest allowed versions
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check fuzz bench exports soak gvisor redis worker requirements clean
+.PHONY: help setup demo test check security-table controls fuzz bench exports soak gvisor redis worker requirements clean

@@ -44,8 +44,12 @@ class _Assignments(dict[str, list[ast.expr]]):
                     self._assign(target, value)
             case ast.AnnAssign(target=target, value=ast.expr() as value):
                 self._assign(target, value)
-            case ast.NamedExpr(target=target, value=value) | ast.AugAssign(target=target, value=value):
+            case ast.NamedExpr(target=target, value=value):
                 self._assign(target, value)
+            case ast.AugAssign(target=target, op=op, value=value):  # the name alone says nothing: a piece of a text
+                is_text = isinstance(value, ast.Constant | ast.JoinedStr)
+                whole = ast.BinOp(left=UNKNOWN, op=op, right=value)
+                self._assign(target, ast.copy_location(whole, node) if is_text else value)
             case ast.For(target=target, iter=values) | ast.comprehension(target=target, iter=values):
                 self._assign_each(target, values)
             case ast.arguments():

@@ -1,7 +1,8 @@
 """Judge functions that are named by a string (R9): ``df.agg('to_csv')`` calls ``df.to_csv``.
 
-A string that is visible where it is passed, or where a variable gets it, must be a listed reduction. Where something
-else is passed, such as an argument or an element of a dict, no string in the code may name a method that writes.
+A string that is visible where it is passed must be a listed reduction. One that a variable of that name gets, in
+whatever scope, may be any text but the name of a method that writes, or of a private attribute. Where something else is
+passed, such as an argument or an element of a dict, no string in the code may name a method that writes.
 """
 
 import ast
@@ -78,18 +79,20 @@ def _judge_literals(context: Context, values: Iterable[ast.expr]) -> None:
 
 def _judge_values(context: Context, values: Iterable[ast.expr]) -> None:
     """Judge all that the ``values`` may be, each expression once in a validation."""
-    stack = list(values)
+    stack = [(value, False) for value in values]
     while stack:
-        node = stack.pop()
+        node, by_name = stack.pop()
         if id(node) in context.dispatched:
             continue
         context.dispatched.add(id(node))
         if _is_textual(node):
-            _judge_text(context, node)
+            if not by_name or not _is_harmless(context, node):
+                _judge_text(context, node)
         elif isinstance(node, ast.Name):
-            stack += _new_values(context, node.id)
+            stack += ((value, True) for value in _new_values(context, node.id))
         else:
-            stack += _inner(context, node)
+            inner_by_name = by_name or isinstance(node, ast.Attribute)
+            stack += ((value, inner_by_name) for value in _inner(context, node))
 
 
 def _judge_text(context: Context, node: ast.expr) -> None:
@@ -100,10 +103,15 @@ def _judge_text(context: Context, node: ast.expr) -> None:
 
 def _judge_further_arguments(context: Context, values: Iterable[ast.expr]) -> None:
     for value in values:
-        text = value.value if isinstance(value, ast.Constant) else None
-        if isinstance(text, str) and (text in context.policy.writing_methods or text.startswith("_")):
+        if isinstance(value, ast.Constant) and not _is_harmless(context, value):
             context.dispatched.add(id(value))
             context.findings.add("R9", value, _MESSAGE)
+
+
+def _is_harmless(context: Context, node: ast.expr) -> bool:
+    """Return whether ``node`` is a string that calls nothing on a table, such as the name of a column."""
+    text = node.value if isinstance(node, ast.Constant) else "_"
+    return not isinstance(text, str) or not (text in context.policy.writing_methods or text.startswith("_"))
 
 
 def _new_values(context: Context, name: str) -> list[ast.expr]:

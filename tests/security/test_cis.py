@@ -44,7 +44,7 @@ ITEMS: dict[str, Check] = {
     "5.21 seccomp on": lambda _, host: "seccomp=unconfined" not in host["SecurityOpt"],
     "5.24 the engine's own cgroup": lambda _, host: host["CgroupParent"] == "",
     "5.25 no new privileges": lambda _, host: "no-new-privileges:true" in host["SecurityOpt"],
-    "5.28 processes limited": lambda _, host: 0 < host["PidsLimit"] <= 256,
+    "5.28 processes limited": lambda _, host: 0 < host["PidsLimit"] <= 32 + 256,
     "5.29 not on the default bridge": lambda own, _: "bridge" not in own["NetworkSettings"]["Networks"],
     "5.30 user namespace not the host's by choice": lambda _, host: host["UsernsMode"] != "host",
     "5.31 no engine socket": lambda own, host: (

@@ -89,8 +89,8 @@ KERNEL_MOUNTS = {"/proc": "proc", "/dev": "tmpfs", "/dev/pts": "devpts", "/dev/m
 DEVICES = {f"/dev/{name}" for name in "null zero full random urandom tty ptmx pts/ptmx stdin".split()} | {
     "/proc/self/fd/0"
 }
-#: Of gVisor's own kernel; they need capabilities to be of use.
-GVISOR_DEVICES = {"/dev/fuse", "/dev/net/tun"}
+#: Of gVisor's own kernel; they need capabilities to be of use. Descriptor 3 of the runner is /dev/null.
+GVISOR_DEVICES = {"/dev/fuse", "/dev/net/tun", "/proc/1/fd/3"}
 #: How late its own timers may be: a matter of the process itself.
 OWN = {"/proc/self/timerslack_ns"}
 #: Paths that the engine hides behind /dev/null or an empty file system.

