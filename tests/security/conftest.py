@@ -101,9 +101,9 @@ def sandboxes(runtime: str) -> Iterator[SandboxConfig]:
         yield sandbox_config(None if runtime == "runc" else runtime, control)
 
 
-@pytest.fixture(scope="session")
-def session_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) -> Iterator[Arena]:
-    """One executor for all attacks under one runtime."""
+@pytest.fixture(scope="module")
+def module_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) -> Iterator[Arena]:
+    """One executor for all attacks of a file under one runtime; closed before the test that looks for leftovers."""
     arena = Arena(sandboxes, docker_client)
     with arena.executor:
         arena.executor.warm()
@@ -111,7 +111,7 @@ def session_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) 
 
 
 @pytest.fixture
-def arena(session_arena: Arena) -> Iterator[Arena]:
+def arena(module_arena: Arena) -> Iterator[Arena]:
     """A place to attack from; afterwards the worker works, and nothing of the attack is left."""
-    yield session_arena
-    session_arena.assert_unharmed()
+    yield module_arena
+    module_arena.assert_unharmed()
