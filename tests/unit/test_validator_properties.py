@@ -27,14 +27,14 @@ HOSTILE_ATOMS = (
 )  # fmt: skip
 EXPRESSIONS = (
     "({} + {})", "fn({}, key={})", "[{}, *{}]", "{{{}: {}}}", "(lambda a={}: {})", "[i for i in {} if {}]",
-    "({}).mean({})", "({})[{}:]", 'f"{{{}}} {{{}!r:>4}}"', "({} if {} else 0)", "fn(*{}, **{})",
+    "({}).mean({})", "({})[{}:]", 'f"{{{}}} {{{}!r:>4}}"', "({} if {} else 0)", "(n := {}) < {}", "fn(*{}, **{})",
     "(not ({} or {}))",
     "np.where({}, {}, 0)", "df.apply(lambda row: {}, axis={})",
 )  # fmt: skip
 STATEMENTS = (
-    "value = {}", "x += {}", "items[{}] = 1", "print({})", "assert {}", "print(f'''{{({})!r:>4}}''')", "del items[{}]", "value: {} = 1",
+    "value = {}", "x += {}", "items[{}] = 1", "print({})", "assert {}", "del items[{}]", "value: {} = 1",
     "raise ValueError({})",
-    "if (n := {}):\n{body}", "while {}:\n{body}", "for i in {}:\n{body}", "with fn({}) as handle:\n{body}",
+    "if {}:\n{body}", "while {}:\n{body}", "for i in {}:\n{body}", "with fn({}) as handle:\n{body}",
     "try:\n{body}\nexcept ValueError as error:\n    print({})", "def f(a, b={}):\n{body}", "@fn({})\ndef g():\n{body}",
     "class A(Exception):\n    field = {}\n    def m(self):\n        self.v = 1\n{body2}",
     "match {}:\n    case [a, *_] if a:\n{body2}",
