@@ -66,7 +66,8 @@ class Outcomes:
         known = dict(_gvisor_cells(published))
         with_gvisor = any(runtime == "runsc" for _, runtime in self.passed)
         lines = [_line(HEAD), _line(("---",) * len(HEAD)).replace(" ", "")]
-        for threat in self.threats:
+        # By file: the order of a session depends on what else runs.
+        for threat in sorted(self.threats, key=lambda threat: (*reversed(threat.test.split()), threat.name)):
             runc = self._result(threat, "runc" if threat.in_sandbox else "")
             if not threat.in_sandbox:
                 gvisor = "the same: in the worker"
