@@ -221,6 +221,19 @@ CONTROLS = {
         ("test_processes.py::test_daemons_end_with_the_run",),
         runner("                os.kill(-1, signal.SIGKILL)\n", "                pass\n"),
     ),
+    "runner: the strategy waits for the token": Control(
+        ("test_forgery.py::test_a_forged_report_is_no_verdict",), runner("                os.read(held, 1)\n", "")
+    ),
+    "runner: the token is made after the fork": Control(
+        ("test_forgery.py::test_a_forged_report_is_no_verdict",),
+        runner(
+            "    out_read, out_write = os.pipe()\n",
+            "    early = os.urandom(TOKEN_BYTES)\n"
+            "    out_read, out_write = os.pipe()\n"
+            "    text, urandom = early.hex(), os.urandom\n"
+            "    os.urandom = lambda size: early if size == TOKEN_BYTES else urandom(size)\n",
+        ),
+    ),
     "runner: setsid": Control(("test_inside.py::test_process_has_no_privilege",), runner("    os.setsid()\n", "")),
     "runner: oom_score_adj": Control(
         ("test_memory.py::test_child_dies_first",), runner('.write_text("1000")', '.write_text("0")')

@@ -47,6 +47,7 @@ REPORT = {
     "cpu_seconds": 0.1,
     "peak_memory_bytes": 1,
     "explanation": "",
+    "token": "",
 }
 
 #: What no runner sends, after one frame of output that it might have sent.
@@ -62,6 +63,9 @@ LIES = {
     "report with a field more": f"say(Frame.REPORT, {json.dumps({**REPORT, 'output': 'x'}).encode()!r})",
     "report with a field less": f"say(Frame.REPORT, {json.dumps({'exit_code': 0}).encode()!r})",
     "report with not a number": f"say(Frame.REPORT, {json.dumps({**REPORT, 'timed_out': None}).encode()!r})",
+    "report of another's run": f"say(Frame.STARTED, b'1')\nsay(Frame.REPORT, {json.dumps(REPORT).encode()!r})",
+    "a second start": "say(Frame.STARTED, b'1')\nsay(Frame.STARTED, b'2')\ntime.sleep(60)",
+    "violations after the start": "say(Frame.STARTED, b'1')\nsay(Frame.VIOLATIONS, b'[]')\ntime.sleep(60)",
     "report that is not UTF-8": "say(Frame.REPORT, b'\\xff\\xfe')",
 }
 

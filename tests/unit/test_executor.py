@@ -40,6 +40,7 @@ CLEAN = {
     "cpu_seconds": 0.125,
     "peak_memory_bytes": 70_000_000,
     "explanation": "",
+    "token": "",
 }
 
 

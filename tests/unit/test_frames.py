@@ -120,8 +120,8 @@ def test_split_loses_nothing(size: int) -> None:
 
 
 def test_the_wire_is_as_written_down() -> None:
-    """Kinds are part of protocol 2: a worker and an image of different age must agree on them."""
-    assert PROTOCOL == 2
+    """Kinds are part of protocol 3: a worker and an image of different age must agree on them."""
+    assert PROTOCOL == 3
     assert encode(Frame.STDOUT, b"ab") == b"\x11\x00\x00\x00\x02ab"
     assert {frame.name: int(frame) for frame in Frame} == {
         "RUN": 1,
@@ -132,4 +132,5 @@ def test_the_wire_is_as_written_down() -> None:
         "STDERR": 18,
         "REPORT": 19,
         "VIOLATIONS": 20,
+        "STARTED": 21,
     }

@@ -191,13 +191,20 @@ class Sandbox:
             self._stream.send(frame, deadline)
 
     def _listen(self, ending: Ending, deadline: float, *, checked: bool) -> None:
+        token = b""
         for kind, payload in self._stream.frames(deadline):
             if kind is Frame.REPORT:
-                ending.report = Report.model_validate_json(payload)
+                report = Report.model_validate_json(payload)
+                if report.token.encode() != token:
+                    msg = "a report by somebody who does not know the token"
+                    raise FrameError(msg)
+                ending.report = report
                 ending.how = How.REPORTED
-                ending.truncated |= ending.report.truncated
+                ending.truncated |= report.truncated
                 return
-            if kind is Frame.VIOLATIONS and checked:
+            if kind is Frame.STARTED and not token:
+                token = payload
+            elif kind is Frame.VIOLATIONS and checked and not token:
                 ending.violations = VIOLATIONS.validate_json(payload)
             elif kind in (Frame.STDOUT, Frame.STDERR):
                 self._keep(ending, ending.stdout if kind is Frame.STDOUT else ending.stderr, payload)

@@ -27,6 +27,8 @@ class Report(BaseModel):
     cpu_seconds: float
     peak_memory_bytes: int
     explanation: str
+    #: As in STARTED; empty when no strategy was started.
+    token: str
 
 
 #: What the runner's check refused; checked like the report.

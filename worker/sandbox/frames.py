@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_BYTES", "MAX_PAYLOAD_BYTES", "PROTOCOL", "Frame", "FrameDecoder", "FrameError", "encode", "split"]
 
 #: Version of the conversation; the runner names it when it is ready and a worker refuses any other.
-PROTOCOL = 2
+PROTOCOL = 3
 #: Largest payload of one frame, bytes: the largest code (256 KiB) goes in one.
 MAX_PAYLOAD_BYTES = 256 * 1024
 #: Output and data travel in pieces of this size, bytes: what a pipe holds.
@@ -41,10 +41,13 @@ class Frame(IntEnum):
     #: Runner to worker: a piece of what the strategy wrote.
     STDOUT = 17
     STDERR = 18
-    #: Runner to worker: JSON, how the run ended; nothing follows.
+    #: Runner to worker: JSON, how the run ended, with the token from STARTED; nothing follows.
     REPORT = 19
-    #: Runner to worker: JSON, what a check refused; nothing of the strategy has run, and only REPORT follows.
+    #: Runner to worker: JSON, what a check refused; nothing of the strategy runs, and only REPORT follows.
     VIOLATIONS = 20
+    #: Runner to worker: a token, hexadecimal. From here on the strategy runs, and what comes may be from its own hand
+    #: where the kernel lets it at this channel (gVisor does). The token is what it cannot know.
+    STARTED = 21
 
 
 _KINDS = frozenset(Frame)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CONTROL_IN, CONTROL_OUT = 0, 1
 #: `/workspace/data.json` in the image links to this descriptor of whoever opens it.
 DATA_FD = 3
+TOKEN_BYTES = 16
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -84,25 +85,32 @@ class Supervisor:
     wakeup: int
     usage: Usage = field(default_factory=Usage)
     child: int = 0
+    #: Open while the child is held back: until it is watched.
+    gate: int = -1
     status: int | None = None
     timed_out: bool = False
 
     def start(self, descriptors: tuple[int, int, int, int], act: Callable[[], NoReturn]) -> None:
-        """Fork a child that leaves the runner behind and acts."""
+        """Fork a child that leaves the runner behind and, once it is watched, acts."""
         self.status = None
+        held, self.gate = os.pipe()
         self.child = os.fork()
         if self.child == 0:
             try:
+                os.close(self.gate)
+                os.read(held, 1)
                 become_child(descriptors)
                 act()
             finally:
                 os._exit(1)  # whatever went wrong, the child never goes on as a second runner
+        os.close(held)
 
     def watch(self) -> int | None:
         """Return the child's exit code, or -signal, once it or its time has ended: no process of it is left then."""
         poll = select.poll()
         for fd in (CONTROL_IN, self.wakeup, *self.outlet.kinds):
             poll.register(fd, select.POLLIN)
+        os.close(self.gate)
         while self.status is None and not self.timed_out:
             remaining = self.deadline - time.monotonic()
             if remaining <= 0:
@@ -187,9 +195,9 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
     oom_before = oom_kills(oom_counter)
     started = time.monotonic()
     supervisor = Supervisor(Outlet(run.output_bytes), started + run.timeout, wakeup)
-    exit_code, explanation = None, ""
+    exit_code, explanation, token = None, "", ""
     if not run.check or passes_check(run, supervisor):
-        exit_code, explanation = run_strategy(run, supervisor)
+        exit_code, explanation, token = run_strategy(run, supervisor)
     os.close(run.data_fd)
     send_json(
         Frame.REPORT,
@@ -203,6 +211,7 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
             "cpu_seconds": supervisor.usage.cpu_seconds,
             "peak_memory_bytes": supervisor.usage.peak_memory_bytes,
             "explanation": explanation,
+            "token": token,
         },
     )
 
@@ -223,13 +232,16 @@ def passes_check(run: Run, supervisor: Supervisor) -> bool:
     return False
 
 
-def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str]:
-    """Run the strategy to its end; return how it ended, as `watch()` does, and its explanation."""
+def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str, str]:
+    """Run the strategy to its end; return how it ended, as `watch()` does, its explanation and the run's token."""
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
     descriptors = os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd
     supervisor.start(descriptors, lambda: strategy.run(run.code or "", run.seed, explanation))
+    # Made after the fork, so that the child's memory has no copy, and sent while the child is held back.
+    token = os.urandom(TOKEN_BYTES).hex()
+    send(Frame.STARTED, token.encode())
     for fd in descriptors[:3]:
         os.close(fd)
     os.set_blocking(out_read, False)
@@ -238,7 +250,7 @@ def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str]:
     exit_code = supervisor.watch()
     os.close(out_read)
     os.close(err_read)
-    return exit_code, written(explanation).decode("ascii", "replace")
+    return exit_code, written(explanation).decode("ascii", "replace"), token
 
 
 def written(shared: mmap.mmap) -> bytes:
