@@ -4,7 +4,6 @@ Known doors only. Whatever else is added, strategies may use: read a module's so
 """
 
 import keyword
-import sys
 from collections.abc import Iterator
 
 __all__ = ["parents", "refusal"]
@@ -12,21 +11,34 @@ __all__ = ["parents", "refusal"]
 # What runs code, starts processes or threads, opens files or connections, or reaches into the interpreter. Private
 # modules need no entry. By the first component: scipy.signal is not signal.
 _DOORS = frozenset(
-    """antigravity ast asyncio atexit bdb builtins bz2 cProfile celery cffi cloudpickle cmd code codecs codeop
-    compileall concurrent configparser copyreg cppyy ctypes ctypeslib curses cython dbm dill dis distutils
-    docker doctest ensurepip f2py faulthandler fcntl fileinput fsspec ftplib gc getopt getpass gettext glob grp
-    gzip http httpx imaplib imp importlib inspect io joblib jsonpickle linecache lzma mailbox marshal mimetypes
-    mmap modulefinder msvcrt multiprocessing netrc numba numexpr optparse os pathlib pdb pickle pickletools pip
-    pkgutil platform plistlib poplib posix posixpath profile pstats pty pwd py_compile pyclbr pydoc readline
-    redis requests resource rlcompleter runpy sched select selectors setuptools shelve shlex shutil signal site
-    smtplib socket socketserver sqlite3 ssl stat subprocess symtable sys sysconfig syslog tarfile tasks
-    telnetlib tempfile test termios testing threading timeit tkinter tokenize trace traceback tracemalloc tty
-    turtle types unittest urllib uuid venv weakref webbrowser winreg worker xmlrpc yaml
-    zipapp zipfile zipimport""".split()
+    """aifc annotationlib antigravity argparse ast asynchat asyncio asyncore atexit bdb builtins bz2 cProfile
+    celery cffi cgi cgitb cloudpickle cmd code codecs codeop compileall compression concurrent configparser
+    copyreg cppyy ctypes ctypeslib curses cython dbm dill dis distutils docker doctest ensurepip f2py
+    faulthandler fcntl filecmp fileinput fsspec ftplib gc genericpath getopt getpass gettext glob grp gzip http
+    httpx idlelib imaplib imghdr imp importlib inspect io joblib jsonpickle lib2to3 linecache lzma mailbox
+    mailcap marshal mimetypes mmap modulefinder msilib msvcrt multiprocessing netrc nis nntplib nt ntpath numba
+    numexpr optparse os ossaudiodev pathlib pdb pickle pickletools pip pipes pkgutil platform plistlib poplib
+    posix posixpath profile pstats pty pwd py_compile pyclbr pydoc readline redis requests resource rlcompleter
+    runpy sched select selectors setuptools shelve shlex shutil signal site smtpd smtplib sndhdr socket
+    socketserver spwd sqlite3 ssl stat subprocess sunau symtable sys sysconfig syslog tabnanny tarfile tasks
+    telnetlib tempfile termios test testing threading timeit tkinter tokenize trace traceback tracemalloc tty
+    turtle turtledemo types unittest urllib uu uuid venv wave weakref webbrowser winreg winsound worker wsgiref
+    xmlrpc yaml zipapp zipfile zipimport""".split()
 )
 
 # The same within modules that are otherwise fine.
 _INNER_DOORS = ("encodings", "logging.config", "logging.handlers", "numpy.core", "pandas.core", "pandas.io", "xml.sax")
+
+# The other public modules of the standard library, of Python 3.11 to 3.14. Not `sys.stdlib_module_names`: producer,
+# worker and sandbox may each have a Python of their own, and must decide alike.
+_OTHER_MODULES = frozenset(
+    """abc array audioop base64 binascii bisect calendar chunk cmath collections colorsys contextlib
+    contextvars copy crypt csv dataclasses datetime decimal difflib email encodings enum errno fnmatch
+    fractions functools graphlib hashlib heapq hmac html ipaddress itertools json keyword locale logging math
+    nturl2path numbers opcode operator pprint pydoc_data pyexpat queue quopri random re reprlib secrets
+    sre_compile sre_constants sre_parse statistics string stringprep struct textwrap this time token tomllib
+    typing unicodedata warnings xdrlib xml zlib zoneinfo""".split()
+)
 
 # Functions and classes that evaluate text, reach attributes by name, make classes or wrap any function.
 _DOOR_NAMES = frozenset(
@@ -52,7 +64,7 @@ def refusal(module: str, name: str | None, sinks: frozenset[str], sink_prefixes:
     if name in _DOORS | _DOOR_NAMES | sinks or name.startswith(sink_prefixes):
         return "leads out of the policy"
     # pprint.pprint is a function; calendar.datetime is a module that calendar happens to import.
-    if name in sys.stdlib_module_names and name != last:
+    if name in _OTHER_MODULES and name != last:
         return "is another module"
     return None
 

@@ -12,20 +12,20 @@ import requests.exceptions
 from rich.table import Table
 
 from tasks.client import StrategyClient
-from tasks.errors import StratboxError
+from tasks.errors import OutputNotJSON, StratboxError
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from worker.executor import CodeExecutor
 from worker.sandbox.container import connect
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
 
     from worker.sandbox.config import SandboxConfig
 
-__all__ = ["PROBES", "Finding", "Probe", "examine"]
+__all__ = ["PROBES", "Finding", "Probe", "examine", "examine_limits"]
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,46 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """A program that tries a limit inside a sandbox, and what must come of it."""
+    """A program that tries a limit inside a sandbox, and what must come of it. The limits in force are its data."""
 
     name: str
     code: str
-    #: Judges the result under the limits in force; None when the limit held, else what went wrong.
-    judge: Callable[[ExecutionResult, SandboxConfig], str | None]
+    #: How it must end.
+    status: ExecutionStatus = ExecutionStatus.SUCCEEDED
+    #: Judges what it left behind, once it has ended so: None when the limit held, else what went wrong.
+    judge: Callable[[ExecutionResult, SandboxConfig], str | None] = lambda *_: None
     timeout: float = 20.0
+    #: What holds under gVisor, where that is less or not all of it is told.
+    under_gvisor: str = ""
 
 
-def _expect(status: ExecutionStatus) -> Callable[[ExecutionResult, SandboxConfig], str | None]:
-    return lambda result, _: None if result.status is status else f"{result.status} instead of {status}"
-
-
-def _expect_output(text: str) -> Callable[[ExecutionResult, SandboxConfig], str | None]:
-    return lambda result, _: None if result.output.strip() == text else (result.output or str(result.error)).strip()
+def _judge_data(result: ExecutionResult, config: SandboxConfig) -> str | None:
+    return None if result.json() == config.limits.model_dump() else f"it reads {result.output}"
 
 
 def _judge_cpu(result: ExecutionResult, config: SandboxConfig) -> str | None:
-    share = result.metrics.cpu_seconds / max(result.metrics.wall_seconds, 1e-9)
+    share = int(result.output) / 10_000
     # The quota comes in slices of 100 ms, and a run may begin with a full one.
     return None if share <= config.limits.cpus * 1.25 else f"{share:.2f} of a core"
 
 
 def _judge_pids(result: ExecutionResult, config: SandboxConfig) -> str | None:
-    born = int(result.output or -1)
-    return None if 0 < born < config.limits.pids else f"{born} processes started"
+    born = int(result.output)
+    return None if 0 < born < config.limits.pids else f"{born} threads started"
+
+
+def _judge_sockets(result: ExecutionResult, config: SandboxConfig) -> str | None:
+    loose = [
+        f"{family} {answer}"
+        for family, answer in result.json().items()
+        if answer == "connected" or not (config.gvisor or answer == "EPERM")
+    ]
+    return ", ".join(loose) or None
+
+
+def _judge_privileges(result: ExecutionResult, config: SandboxConfig) -> str | None:
+    expected = "1000 1000 {0}\n" if config.gvisor else "1000 1000 {0}\n1 2\n"
+    return None if result.output.startswith(expected) else " ".join(result.output.split())
 
 
 def _judge_output(result: ExecutionResult, config: SandboxConfig) -> str | None:
@@ -72,28 +86,52 @@ def _judge_output(result: ExecutionResult, config: SandboxConfig) -> str | None:
     return None if result.truncated and kept == config.limits.output_bytes else f"{kept} bytes kept"
 
 
+def _expect_output(text: str) -> Callable[[ExecutionResult, SandboxConfig], str | None]:
+    return lambda result, _: None if result.output.strip() == text else result.output.strip()
+
+
 PROBES = (
-    Probe("data file", "print(open('/workspace/data.json').read())", _expect_output('{"probe":true}')),
-    Probe("CPU share", "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass", _judge_cpu),
+    Probe("data file", "print(open('/workspace/data.json').read())", judge=_judge_data),
+    # In how many tenths of a millisecond did it run? Its own clock tells the same under every kernel.
+    Probe(
+        "CPU share",
+        """
+import time
+ran = set()
+end = time.monotonic() + 1
+while (now := time.monotonic()) < end:
+    ran.add(int(now * 10_000))
+print(len(ran))
+""",
+        judge=_judge_cpu,
+    ),
+    # Twice the limit and no more: where nothing holds, it is the host's memory.
     Probe(
         "memory",
-        "block = b'x' * (1 << 20)\nheld = [block + b'' + bytes([i % 256]) for i in range(1 << 20)]",
-        _expect(ExecutionStatus.OUT_OF_MEMORY),
+        """
+import json
+limit = json.load(open('/workspace/data.json'))['memory_bytes']
+held = [b'x' * (1 << 20) for _ in range(2 * limit >> 20)]
+""",
+        status=ExecutionStatus.OUT_OF_MEMORY,
     ),
+    # Threads count as processes do. Under gVisor forks run out of memory first, and would show another limit.
     Probe(
         "processes",
         """
-import os, time
+import json, os, threading, time
+limit = json.load(open('/workspace/data.json'))['pids']
 born = 0
 try:
-    while born < 5000:
-        if os.fork() == 0:
-            time.sleep(60)
+    while born < 2 * limit:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         born += 1
-except OSError:
-    print(born)
+except RuntimeError:
+    pass
+print(born, flush=True)
+os._exit(0)
 """,
-        _judge_pids,
+        judge=_judge_pids,
     ),
     Probe(
         "no network",
@@ -101,7 +139,33 @@ except OSError:
 interfaces = [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]]
 print(interfaces, len(open('/proc/net/route').readlines()) - 1, 'routes')
 """,
-        _expect_output("['lo'] 0 routes"),
+        judge=_expect_output("['lo'] 0 routes"),
+    ),
+    Probe(
+        "no sockets",
+        """
+import errno, json, socket
+answers = {}
+for name, family, address in (
+    ('AF_UNIX', 1, '/var/run/docker.sock'), ('AF_INET', 2, ('169.254.169.254', 80)),
+    ('AF_INET6', 10, ('fd00::1', 80)), ('AF_NETLINK', 16, None), ('AF_VSOCK', 40, (2, 1024)),
+):
+    try:
+        made = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as exc:
+        answers[name] = errno.errorcode[exc.errno]
+        continue
+    answers[name] = 'made'
+    if address:
+        try:
+            made.connect(address)
+            answers[name] = 'connected'
+        except OSError:
+            pass
+print(json.dumps(answers))
+""",
+        judge=_judge_sockets,
+        under_gvisor="gVisor makes some; none leads out",
     ),
     Probe(
         "read-only files",
@@ -117,20 +181,21 @@ for top, folders, names in os.walk('/'):
         pass
 print(written)
 """,
-        _expect_output("[]"),
+        judge=_expect_output("[]"),
     ),
     Probe(
         "no privileges",
         """
 import os
-status = dict(line.split(':', 1) for line in open('/proc/self/status'))
-names = ('CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs')
-print(os.getuid(), os.getgid(), *(int(status[name], 16) for name in names), int(status['Seccomp']) > 0)
+status = dict(line.split(':', 1) for line in open('/proc/self/status') if ':' in line)
+print(os.getuid(), os.getgid(), {int(value, 16) for name, value in status.items() if name.startswith('Cap')})
+print(*(status.get(name, 'unknown').strip() for name in ('NoNewPrivs', 'Seccomp')))
 """,
-        _expect_output("1000 1000 0 0 0 0 1 True"),
+        judge=_judge_privileges,
+        under_gvisor="no capabilities; gVisor tells no more",
     ),
-    Probe("timeout", "while True: pass", _expect(ExecutionStatus.TIMED_OUT), timeout=1.0),
-    Probe("output cap", "print('x' * (2 << 20))", _judge_output),
+    Probe("timeout", "while True: pass", status=ExecutionStatus.TIMED_OUT, timeout=1.0),
+    Probe("output cap", "print('x' * (2 << 20))", judge=_judge_output),
 )
 
 
@@ -152,7 +217,7 @@ def _findings() -> Iterator[Finding]:
     yield engine
     if engine.good:
         yield _check("image", lambda: _image(config))
-        yield from _limits(config)
+        yield from examine_limits(config)
     yield from _queue()
 
 
@@ -179,10 +244,11 @@ def _image(config: SandboxConfig) -> str:
     return f"{config.image}, {size / 1e6:.0f} MB, runtime {config.runtime or 'default'}"
 
 
-def _limits(config: SandboxConfig) -> Iterator[Finding]:
+def examine_limits(config: SandboxConfig, probes: Iterable[Probe] = PROBES) -> Iterator[Finding]:
+    """Try limits, each by a run in a sandbox of its own."""
     # With the code policy off: it must not be what holds.
     with CodeExecutor(config, validator=None, warm=2) as executor:
-        for probe in PROBES:
+        for probe in probes:
             try:
                 yield _try(probe, executor)
             except StratboxError as exc:
@@ -191,11 +257,18 @@ def _limits(config: SandboxConfig) -> Iterator[Finding]:
 
 
 def _try(probe: Probe, executor: CodeExecutor) -> Finding:
-    timeout = min(probe.timeout, executor.config.limits.timeout_seconds)
-    request = ExecutionRequest(code=probe.code, data={"probe": True}, timeout=timeout)
-    result = executor.execute(request)
-    problem = probe.judge(result, executor.config)
-    return Finding(probe.name, good=problem is None, detail=problem or f"held ({result.status})")
+    config = executor.config
+    timeout = min(probe.timeout, config.limits.timeout_seconds)
+    result = executor.execute(ExecutionRequest(code=probe.code, data=config.limits.model_dump(), timeout=timeout))
+    if result.status is not probe.status:
+        why = f" ({result.error})" if result.error else ""
+        return Finding(probe.name, good=False, detail=f"{result.status} instead of {probe.status}{why}")
+    try:
+        problem = probe.judge(result, config)
+    except (ValueError, OutputNotJSON):
+        problem = f"unexpected output {result.output[:200]!r}"
+    held = (config.gvisor and probe.under_gvisor) or result.status
+    return Finding(probe.name, good=problem is None, detail=problem or f"held ({held})")
 
 
 def _queue() -> Iterator[Finding]:

@@ -229,7 +229,10 @@ def extra_modules(policy: Policy) -> dict[str, list[str]] | None:
         for module, names in policy.modules.items()
         if names != default.get(module)
     }
-    return wider if DEFAULT_POLICY.extended(wider) == policy else None
+    try:
+        return wider if DEFAULT_POLICY.extended(wider) == policy else None
+    except ValueError:  # a door that no setting opens
+        return None
 
 
 def _is_syntax_error(violations: Sequence[Violation]) -> bool:

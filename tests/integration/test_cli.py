@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.doctor import PROBES
+
 ROOT = Path(__file__).resolve().parents[2]
 STRATBOX = str(Path(sys.executable).with_name("stratbox"))
 RSI, MARKET = str(ROOT / "examples" / "rsi_mean_reversion.py"), str(ROOT / "examples" / "data" / "sp500.json")
@@ -111,7 +113,7 @@ def test_doctor_is_content(redis_url: str) -> None:
     done = stratbox("doctor", STRATBOX_REDIS_URL=redis_url)
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
-    for row in ("engine", "image", "memory", "processes", "no network", "read-only files", "redis", "workers"):
+    for row in ("engine", "image", *(probe.name for probe in PROBES), "redis", "workers"):
         assert row in done.stdout
 
 

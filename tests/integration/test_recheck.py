@@ -102,6 +102,29 @@ def test_what_the_operator_allows_passes_in_the_sandbox_too() -> None:
     assert [(found.rule, found.line) for found in refused.violations] == [("R7", 4)]
 
 
+@pytest.mark.parametrize(("check", "rules"), [({"textwrap": ["dedent"]}, []), ({"textwrap": []}, ["R7"]), ({}, ["R2"])])
+def test_the_sandbox_allows_what_it_is_told(check: dict[str, list[str]], rules: list[str]) -> None:
+    """These modules and names for this one check, no others: asked directly, whatever Python the worker has."""
+    sandbox = Sandbox(SandboxConfig())
+    try:
+        ending = sandbox.run("import textwrap\nprint(textwrap.dedent('  a'))\n", b"{}", 20.0, check=check)
+    finally:
+        sandbox.destroy()
+    assert ending.how is How.REPORTED
+    assert [found.rule for found in ending.violations] == rules
+    assert ending.stdout.decode() == ("" if rules else "a\n")
+
+
+def test_the_worker_knows_the_sandbox_s_standard_library(bare_executor: CodeExecutor) -> None:
+    """What the sandbox's Python would refuse as another module, the worker refuses when it reads its settings."""
+    result = bare_executor.execute(ExecutionRequest(code="import sys\nprint(*sorted(sys.stdlib_module_names))"))
+    names = [name for name in result.output.split() if not name.startswith("_")]
+    assert len(names) > 150
+    for name in names:
+        with pytest.raises(ValueError, match=r"is another module|leads out"):
+            DEFAULT_POLICY.extended({"scipy": [name]})
+
+
 # What happens when the check itself ends badly. Asked of the sandbox directly: a worker of the same Python would not.
 
 

@@ -13,7 +13,8 @@ KNOWN_DOORS = """os os.path sys subprocess ctypes importlib importlib.util built
     shutil marshal inspect gc threading multiprocessing concurrent.futures code codeop pty tempfile runpy pkgutil
     asyncio urllib.request http.client types weakref sqlite3 zipfile glob platform logging.config logging.handlers
     numpy.ctypeslib numpy.f2py numpy.testing numpy.core pandas.io pandas.io.common pandas.core.computation.eval
-    numexpr tasks worker redis _thread __main__ __future__.x xml.sax.handler""".split()
+    numexpr tasks worker redis _thread __main__ __future__.x xml.sax.handler pipes cgitb compression
+    annotationlib""".split()
 
 
 @pytest.mark.parametrize("module", KNOWN_DOORS)
@@ -102,3 +103,17 @@ def test_every_private_or_hidden_standard_module_is_closed() -> None:
     for module in sorted(name for name in sys.stdlib_module_names if name.startswith("_") and name != "__future__"):
         with pytest.raises(ValueError, match="private"):
             DEFAULT_POLICY.extended({module: ["x"]})
+
+
+@pytest.mark.parametrize("name", ["asyncore", "cgi", "chunk", "xdrlib", "annotationlib", "compression"])
+def test_another_python_s_modules_are_known(name: str) -> None:
+    """Gone in 3.12 or 3.13, or new in 3.14: what one Python of worker and sandbox refuses, the other does too."""
+    with pytest.raises(ValueError, match=f"^'calendar.{name}' "):
+        DEFAULT_POLICY.extended({"calendar": [name]})
+
+
+def test_no_other_standard_module_is_a_name() -> None:
+    """A new Python may bring modules that the lists do not know yet: then this fails."""
+    for name in sorted(name for name in sys.stdlib_module_names if not name.startswith("_")):
+        with pytest.raises(ValueError, match=r"is another module|leads out"):
+            DEFAULT_POLICY.extended({"scipy": [name]})
