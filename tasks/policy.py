@@ -143,7 +143,7 @@ typing: AbstractSet Annotated Any Callable ChainMap ClassVar Collection Counter 
   MutableMapping MutableSequence MutableSet NamedTuple NewType NoReturn NotRequired Optional
   OrderedDict ParamSpec Protocol ReadOnly Required Reversible Self Sequence Set Sized SupportsFloat
   SupportsInt TYPE_CHECKING Tuple Type TypeAlias TypeGuard TypeIs TypeVar TypedDict Union cast final
-  get_args get_origin overload override runtime_checkable
+  get_args overload override runtime_checkable
 warnings: catch_warnings filterwarnings resetwarnings simplefilter warn
 zoneinfo: ZoneInfo ZoneInfoNotFoundError available_timezones
 """
@@ -184,7 +184,8 @@ _INTROSPECTION = _words("""
 f_back f_builtins f_code f_globals f_lasti f_lineno f_locals f_trace f_trace_lines
 f_trace_opcodes co_code co_consts co_filename co_names co_varnames gi_code gi_frame gi_yieldfrom
 cr_await cr_code cr_frame cr_origin ag_await ag_code ag_frame tb_frame tb_lasti tb_lineno tb_next
-with_traceback cell_contents func_closure func_code func_globals mro obj get_field vformat""")
+with_traceback cell_contents func_closure func_code func_globals mro obj get_field vformat attrname
+capsule""")
 
 _DATA_FILE = "the data is read with json.load(open('/workspace/data.json'))"
 _NO_FILES = f"nothing can be read or written here: {_DATA_FILE}, results are printed"
@@ -212,27 +213,34 @@ _HINTS = {
     "__import__": "use an import statement with an allowed module",
     "getattr": "write obj.name, or keep the values in a dict and look them up",
     "setattr": "write obj.name = value, or keep the values in a dict",
-    "globals": "pass values as arguments or keep them in a dict",
     "rebound self": "call the variable something else than self or cls",
     "rebound": "give the variable another name than the imported module",
     "set_option": "write the full name, as in pd.set_option('display.width', 120)",
     "to_csv": "leave the path out: print(df.to_csv())",
     "syntax error": "correct the syntax: strategies are Python 3.11 or later",
     "limit": "repair the violations above first, then validate again",
-    "locals": "pass values as arguments or keep them in a dict",
     "vars": "keep the values in a dict, or use dataclasses.asdict(obj)",
     "input": "there is nobody to ask: use constants or /workspace/data.json",
-    "exit": "let the script end, or raise SystemExit",
-    "quit": "let the script end, or raise SystemExit",
-    "type": "call it with one argument, type(x), and write classes with a class statement",
+    "type": "write isinstance(x, C), type(x) is C, type(x).__name__, or for a new object C(...), type(self)(price=1)",
+    "ABCMeta": "write class Base(ABC): or class Base(metaclass=ABCMeta):",
+    "TypedDict": "write class Bar(TypedDict): with one line per key, such as close: float",
+    "ndarray": "make arrays with np.zeros, np.empty or np.array; as a type write np.ndarray in annotations",
+    "resize": "write arr.resize(n), or np.resize(arr, n), without refcheck",
+    "field name": "set self.name in __init__, use series.rename(...), or call the attribute label",
     "wraps": "write @wraps(fn) with one argument, or leave it out",
     "query": "use a boolean mask: df[df['close'] > 10]",
-    "plot": _NO_DISPLAY,
-    "plotting": _NO_DISPLAY,
     "as_strided": "use np.lib.stride_tricks.sliding_window_view or .rolling(n)",
     "__class__": "write type(x).__name__, or isinstance(x, C)",
     "__dict__": "use dataclasses.asdict(obj) or an explicit dict",
 }
+_SHARED_HINTS = {
+    "Enum Flag IntEnum IntFlag StrEnum": "write class Side(Enum): with members BUY = 1, and use that class",
+    "attrname capsule": "drop it: use @cached_property and np.random.default_rng(seed) as they are",
+    "exit quit": "let the script end, or raise SystemExit",
+    "globals locals": "pass values as arguments or keep them in a dict",
+    "plot plotting": _NO_DISPLAY,
+}
+_HINTS |= {name: hint for names, hint in _SHARED_HINTS.items() for name in _words(names)}
 _IMPORT_HINTS = {
     "requests urllib http httpx socket aiohttp websocket yfinance ccxt": _NO_NETWORK,
     "os pathlib io glob shutil csv sqlite3": _NO_FILES,
@@ -244,8 +252,7 @@ _IMPORT_HINTS = {
     "asyncio threading multiprocessing concurrent": "write plain sequential code",
     "subprocess ctypes importlib builtins inspect gc": "drop it: a strategy only computes",
 }
-for _names, _hint in _IMPORT_HINTS.items():
-    _HINTS |= {f"import {name}": _hint for name in _words(_names)}
+_HINTS |= {f"import {name}": hint for names, hint in _IMPORT_HINTS.items() for name in _words(names)}
 
 #: What the workers enforce unless an operator narrows it.
 DEFAULT_POLICY = Policy(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.checks import attributes, bindings, calls, dispatch, legality, names, source, strings
+from tasks.checks import attributes, bindings, calls, classes, dispatch, fields, legality, names, source, strings
 from tasks.checks.context import Context
 from tasks.checks.findings import Findings, printable
 from tasks.policy import DEFAULT_POLICY, Policy
@@ -59,6 +59,8 @@ class ASTValidator:
         context = Context(self.policy, Findings())
         context.adopt(source.read_nodes(code, self.policy, context.findings))
         bindings.collect(context)
+        classes.clear_harmless(context)
+        fields.judge_names(context)
         _walk(context)
         dispatch.finish(context)
         legality.check_legality(context)
@@ -66,9 +68,9 @@ class ASTValidator:
 
 
 def _walk(context: Context) -> None:
-    plan = {kind: _handler(context.policy, kind) for kind in context.kinds}
+    plan = {type(nodes[0]): _handler(context.policy, kind) for kind, nodes in context.kinds.items()}
     for node in context.nodes:
-        handler = plan[type(node).__name__]
+        handler = plan[type(node)]
         if handler is not None:
             handler(context, node)
 

@@ -44,7 +44,8 @@ def visit_match_class(context: Context, node: ast.MatchClass) -> None:
 
 def _depends(context: Context, name: str) -> bool:
     """Return whether the next use of this attribute name may be judged otherwise."""
-    return name.startswith("_") or name in _FORMAT or guard_of(context.policy, name) is not None
+    guarded = name in context.guarded or guard_of(context.policy, name) is not None
+    return guarded or name.startswith("_") or name in _FORMAT
 
 
 def _module_of(context: Context, node: ast.expr) -> str | None:

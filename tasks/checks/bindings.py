@@ -30,25 +30,17 @@ BINDING_KINDS = (*BINDERS, "Name", "Attribute", "Import", "ImportFrom")
 
 def collect(context: Context) -> None:
     """Note in ``context`` all that its nodes bind, and which names need no closer look."""
-    for node in context.of_kinds(BINDING_KINDS):
-        _collect_node(context, node)
+    context.bound.update(node.id for node in context.of_kinds(["Name"]) if isinstance(node.ctx, ast.Store))
+    stored = (node for node in context.of_kinds(["Attribute"]) if isinstance(node.ctx, ast.Store))
+    context.own_attributes.update(node.attr for node in stored)
+    for node in context.of_kinds(["Import", "ImportFrom"]):
+        for alias in node.names:
+            _collect_alias(context, node, alias)
+    for node in context.of_kinds(BINDERS):
+        context.bound.update(bound_names(node))
     known = {name for name in context.bound if not is_dunder(name)} | context.policy.builtins
     special = {"open", "type", *context.modules, *context.guarded}
     context.plain_names = known - special - context.policy.refused_builtins
-
-
-def _collect_node(context: Context, node: ast.AST) -> None:
-    if isinstance(node, ast.Name):
-        if isinstance(node.ctx, ast.Store):
-            context.bound.add(node.id)
-    elif isinstance(node, ast.Attribute):
-        if isinstance(node.ctx, ast.Store):
-            context.own_attributes.add(node.attr)
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            _collect_alias(context, node, alias)
-    else:
-        context.bound.update(bound_names(node))
 
 
 def _collect_alias(context: Context, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:

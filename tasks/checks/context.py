@@ -1,6 +1,7 @@
 """What one validation knows, shared by all checks."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,8 +46,10 @@ class Context:
     def adopt(self, nodes: list[ast.AST]) -> None:
         """Take the nodes of the code, and sort them by kind."""
         self.nodes = nodes
+        kinds: defaultdict[type[ast.AST], list[ast.AST]] = defaultdict(list)
         for node in nodes:
-            self.kinds.setdefault(type(node).__name__, []).append(node)
+            kinds[type(node)].append(node)
+        self.kinds = {kind.__name__: found for kind, found in kinds.items()}
 
     def of_kinds(self, names: Iterable[str]) -> Iterator[Any]:
         """Yield the nodes of these kinds, kind by kind."""

@@ -19,6 +19,7 @@ _OPEN_KEYWORDS = frozenset({"encoding", "errors", "newline"})
 _LOGGING_KEYWORDS = frozenset({"datefmt", "force", "format", "level", "stream", "style"})
 _FORMATTER_KEYWORDS = frozenset({"datefmt", "fmt", "style"})
 _FORMATTER_POSITIONAL = 2
+_ENUM_ARGUMENTS = 2
 
 
 class Guard(NamedTuple):
@@ -32,7 +33,7 @@ class Guard(NamedTuple):
 def find_guard(context: Context, node: ast.expr) -> Guard | None:
     """Return what restricts the function that ``node`` names, if anything does."""
     if isinstance(node, ast.Attribute):
-        return guard_of(context.policy, node.attr)
+        return _guard_of_attribute(context, node)
     if not isinstance(node, ast.Name):
         return None
     if node.id == "open":
@@ -40,6 +41,14 @@ def find_guard(context: Context, node: ast.expr) -> Guard | None:
     if node.id == "type":
         return _TYPE
     return guard_of(context.policy, context.guarded[node.id]) if node.id in context.guarded else None
+
+
+def _guard_of_attribute(context: Context, node: ast.Attribute) -> Guard | None:
+    if context.guarded.get(node.attr) == "Enum":  # also one of the code's own, within a class
+        return _ENUM
+    guard = guard_of(context.policy, node.attr)
+    of_module = isinstance(node.value, ast.Name) and node.value.id in context.modules
+    return None if guard in _CLASSES and not of_module else guard  # df.Flag is a column
 
 
 def guard_of(policy: Policy, function: str) -> Guard | None:
@@ -107,6 +116,37 @@ def _is_called(_: Policy, __: ast.Call) -> bool:
     return True
 
 
+def _is_never_called(_: Policy, __: ast.Call) -> bool:
+    return False
+
+
+def _keeps_memory(_: Policy, call: ast.Call) -> bool:
+    return all(option.arg not in {"refcheck", None} for option in call.keywords)
+
+
+def _names_literally(_: Policy, call: ast.Call) -> bool:
+    """Return whether ``call`` is like ``Enum('Side', 'BUY SELL')``: a name, and at least one member."""
+    if len(call.args) != _ENUM_ARGUMENTS or any(option.arg != "start" for option in call.keywords):
+        return False
+    names = [name for part in _member_names(call.args[1]) for name in part.replace(",", " ").split()]
+    title = call.args[0]
+    literal = isinstance(title, ast.Constant) and isinstance(title.value, str)
+    return literal and bool(names) and all(name.isidentifier() and not name.startswith("_") for name in names)
+
+
+def _member_names(node: ast.expr) -> list[str]:
+    """Return the names that a literal gives to members; one that is no name stands for what is not literal."""
+    if isinstance(node, ast.Constant):
+        return [node.value if isinstance(node.value, str) else "?"]
+    rows: list[list[ast.expr | None]] = [[None]]
+    if isinstance(node, ast.Dict):
+        rows = [[key, value] for key, value in zip(node.keys, node.values, strict=True)]
+    elif isinstance(node, ast.Tuple | ast.List):
+        rows = [[*item.elts] if isinstance(item, ast.Tuple) else [item] for item in node.elts]
+    texts = [[part.value if isinstance(part, ast.Constant) else "?" for part in row] for row in rows]
+    return [str(row[0]) if row and "?" not in row else "?" for row in texts]
+
+
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
@@ -132,7 +172,9 @@ def _sets_display(policy: Policy, call: ast.Call) -> bool:
 
 
 _OPEN = Guard("R11", "open takes a literal path under /workspace/, mode r or rb", _opens_data)
-_TYPE = Guard("R6", "type may only be called, with one argument", _takes_one_argument)
+_TYPE = Guard(
+    "R6", "type(x) may be compared, printed or asked for an attribute, not kept or called", _takes_one_argument
+)
 _WRAPS = Guard("R7", "wraps may only be called, with one argument", _takes_one_argument)
 _EXPORT = Guard("R8", "without a path, in a direct call, it returns text", _returns_text)
 _OPTION = Guard("R8", "only display and mode options, by literal name", _sets_display)
@@ -140,4 +182,20 @@ _DISPATCH = Guard("R9", "a method that looks functions up by name may only be ca
 _LOGGING = Guard("R8", "basicConfig takes level, format, datefmt, style, force and stream only", _logs_to_stream)
 _FORMATTER = Guard("R8", "Formatter takes a format and datefmt only; style { needs a plain literal", _formats_plainly)
 
-_BY_NAME = {"wraps": _WRAPS, "basicConfig": _LOGGING, "Formatter": _FORMATTER}
+_RESIZE = Guard("R8", "resize may only be called, and never with refcheck", _keeps_memory)
+_ARRAY = Guard("R8", "np.ndarray stands in annotations and isinstance; it is neither called nor kept", _is_never_called)
+_ENUM = Guard("R6", "an enumeration is a class statement, or gets a literal name and literal members", _names_literally)
+_METACLASS = Guard("R6", "ABCMeta is only a metaclass, as in class A(metaclass=ABCMeta)", _is_never_called)
+_TYPED_DICT = Guard("R6", "TypedDict is only the base of a class", _is_never_called)
+
+_CLASSES = (_ARRAY, _ENUM, _METACLASS, _TYPED_DICT)
+_BY_NAME = {
+    **dict.fromkeys(("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"), _ENUM),
+    "ABCMeta": _METACLASS,
+    "Formatter": _FORMATTER,
+    "TypedDict": _TYPED_DICT,
+    "basicConfig": _LOGGING,
+    "ndarray": _ARRAY,
+    "resize": _RESIZE,
+    "wraps": _WRAPS,
+}

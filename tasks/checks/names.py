@@ -92,7 +92,7 @@ def _refuse_name(context: Context, node: ast.Name, name: str) -> None:
     elif guard := find_guard(context, node):
         if name not in context.bound or id(node) not in own_loads(context, name):
             thing = "open variable" if name == "open" and name in context.bound else name
-            add(guard.rule, node, guard.message, thing)
+            add(guard.rule, node, guard.message, thing, context.guarded.get(name, thing))
     elif is_dunder(name) and name not in context.name_dunders:
         add("R3", node, f"the name {name} is reserved", name)
     elif name not in context.bound and name not in context.policy.builtins:

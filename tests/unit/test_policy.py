@@ -68,6 +68,7 @@ def test_no_module_exports_a_sink(module: str) -> None:
         ("operator", "attrgetter"),
         ("operator", "methodcaller"),
         ("string", "Formatter"),
+        ("typing", "get_origin"),
         ("typing", "get_type_hints"),
         ("functools", "update_wrapper"),
         ("functools", "singledispatch"),

@@ -215,6 +215,23 @@ HOSTILE = [
     ("type-star-bound", "def f(type): pass\nA = type(*['A', (), {}])\n", "R6", 2),
 ]
 
+# (code, a piece of the hint): what an agent reads must say what to write instead.
+TAUGHT = [
+    ("make = type(int)\n", "isinstance(x, C)"),
+    ("class C:\n    def copy(self): return type(self)(1)\n", "type(self)(price=1)"),
+    ("from abc import ABCMeta\nC = ABCMeta('C', (), {})\n", "metaclass=ABCMeta"),
+    ("from enum import Enum as E\nC = E('C', [str(1)])\n", "class Side(Enum)"),
+    ("import enum\nmake = enum.Enum\n", "class Side(Enum)"),
+    ("from enum import Enum\nclass B(Enum): pass\nmake = B\n", "class Side(Enum)"),
+    ("from typing import TypedDict\nC = TypedDict('C', {})\n", "class Bar(TypedDict)"),
+    (NP + "a = np.ndarray(3)\n", "np.zeros"),
+    (NP + "A = np.ndarray\na = A(3)\n", "np.zeros"),
+    (NP + "np.zeros(3).resize(9, refcheck=False)\n", "arr.resize(n)"),
+    (PD + "from dataclasses import field\ns = pd.Series()\ns.name = str(1)\n", "series.rename"),
+    ("from functools import cached_property\ncached_property(len).attrname = 'x'\n", "@cached_property"),
+    (NP + "np.random.PCG64().capsule\n", "default_rng"),
+]
+
 HONEST = {
     "empty": "",
     "crlf": "x = 1\r\nprint(x)\r\n",
@@ -272,6 +289,24 @@ HONEST = {
     "invalid-escape": "x = '\\d'\ny = 1 is 1\n",
     "star": "def f(*a, **k): return f(*a, **k)\nfirst, *rest = [1, 2]\n",
     "underscore": "for _ in range(3): pass\nfor __ in range(3): pass\n",
+    "class-columns": TABLE + "print(df.Flag, df.Enum, df.Flag.sum())\n",
+    "enum-lookups": (
+        "from enum import Enum, auto\nclass Side(Enum):\n    BUY = auto()\n    SELL = auto()\n"
+        "print(Side(1), Side['BUY'], [s.name for s in Side], Side.BUY is Side.SELL)\n"
+    ),
+    "field-names": (
+        PD + "from dataclasses import field, fields\nclass S:\n    def __init__(self, name):\n"
+        "        if name:\n            self.size, self.name = 1, name\ns = pd.Series()\ns.name = 'close 5%'\n"
+        "s.index.name = None\nprint([f.name for f in fields(S)])\n"
+    ),
+    "names-without-fields": PD + "s = pd.Series()\ns.name = f'{s.size}'\n",
+    "type-comparisons": (
+        "class M:\n    def __eq__(self, other):\n        return type(self) == type(other) and type(other) is M\n"
+        "def f(x, cls: type[M]):\n    print(type(x).__name__, f'{type(x)}')\n"
+        "    print(type(x) in (int, M), isinstance(x, type(1)))\n"
+    ),
+    "own-resize": "class W:\n    def resize(self, n): return n\nprint(W().resize(n=2))\n",
+    "buffer-argument": "def stop(price, buffer=0.1): return price * buffer\nprint(stop(1, buffer=0.2))\n",
     "logging-config": "import logging\nlogging.basicConfig(level=logging.INFO, format='%(message)s')\n",
 }
 
@@ -295,6 +330,13 @@ def test_hostile_code_is_refused(validator: ASTValidator, code: str, rule: str, 
 def test_honest_code_passes(validator: ASTValidator, code: str) -> None:
     """What strategies really write is never refused."""
     assert validator.validate(code).violations == ()
+
+
+@pytest.mark.parametrize(("code", "piece"), TAUGHT)
+def test_hint_says_what_to_write(validator: ASTValidator, code: str, piece: str) -> None:
+    """A name that was imported as another, or is an alias, gets the same hint."""
+    (violation,) = validator.validate(code).violations
+    assert piece in violation.hint
 
 
 def assert_well_formed(report: ValidationReport) -> None:

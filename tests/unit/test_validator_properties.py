@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -24,6 +26,24 @@ HOSTILE_ATOMS = (
     "eval", "().__class__", "'__globals__'", "x._mgr", "x.gi_frame", "np", "np.random", "np.load", "pd.io", "missing",
     "__builtins__", "open('/etc/passwd')", "df.query('a')", "df.agg('to_pickle')", "'{0.real}'.format(1)", "type",
     "(yield)", "(await x)", "super", "b'__init__'", "pd.read_csv", "df.to_csv", "x.os", "x.mro()",
+)  # fmt: skip
+# What the parser takes, and a compiler only in some places or nowhere.
+ILLEGAL_ATOMS = (
+    "1", "[*x]", "(lambda a, b: a)", "[i for i in x]", "fn(a=1, **y)", "(yield)", "(await x)", "(lambda a, a: 1)",
+    "fn(a=1, a=2)", "fn(__debug__=1)", "[i := 1 for i in x]", "[i async for i in x]", "(lambda: (yield))",
+)  # fmt: skip
+ILLEGAL_STATEMENTS = (
+    "x = {}", "x: {} = 1", "def f(a, a={}):\n    pass", "def f(a={}):\n    pass", "class A(fn({})):\n    pass",
+    "@fn({})\ndef f():\n    pass", "x = f\"\"\"\n{{{}}}\n\"\"\"", "return {}", "break", "continue", "global x",
+    "nonlocal x", "from math import *", "from __future__ import annotations", "x = *items", "x.__debug__ = {}",
+    "def __debug__():\n    pass", "try:\n    {}\nexcept:\n    pass\nexcept ValueError:\n    pass",
+    "match {}:\n    case a:\n        pass\n    case b:\n        pass",
+)  # fmt: skip
+PLACES = (
+    "{body}", "    x = 1\n{body}", "def f(x):\n{body}", "def f():\n    x = 1\n    def g():\n{body2}",
+    "class A:\n{body}", "class A:\n    def m(self):\n{body2}", "def f():\n    class A:\n{body2}", "for i in x:\n{body}",
+    "def f():\n    for i in x:\n{body2}", "if x:\n{body}", "with x:\n{body}", "async def f():\n{body}",
+    "try:\n    pass\nfinally:\n{body}",
 )  # fmt: skip
 EXPRESSIONS = (
     "({} + {})", "fn({}, key={})", "[{}, *{}]", "{{{}: {}}}", "(lambda a={}: {})", "[i for i in {} if {}]",
@@ -69,7 +89,7 @@ def _is_legal(code: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(code, "generated", "exec")
+            compile(code, "generated", "exec", dont_inherit=True)
     except SyntaxError:
         return False
     return True
@@ -107,6 +127,21 @@ def test_one_hostile_line_is_found_in_any_program(code: str, hostile: str) -> No
     """What stands before it hides nothing."""
     report = check(VALIDATOR, f"{code}print({hostile})\n")
     assert {violation.line for violation in report.violations} == {code.count("\n") + 1}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_the_compiler_refuses_is_refused(place: str) -> None:
+    """No more and no less, although most code is never compiled."""
+    for statement, atom in itertools.product(ILLEGAL_STATEMENTS, ILLEGAL_ATOMS):
+        code = textwrap.dedent(_fill((place, "", statement.format(atom))))
+        messages = [violation.message for violation in VALIDATOR.validate(code).violations]
+        assert any(message.startswith("syntax error") for message in messages) is not _is_legal(code), code
+
+
+def test_what_crashes_the_compiler_is_left_to_the_container() -> None:
+    """So many comprehensions within each other end the process, in some Pythons: nothing may be compiled then."""
+    deep = "[" * 30 + "1" + " for i in range(1)]" * 30
+    assert check(VALIDATOR, f"x = {deep}\nreturn x\n")
 
 
 @pytest.mark.parametrize(
