@@ -11,7 +11,8 @@ setup:  ## virtual environment, container engine, Redis, images; does only what 
 demo: setup  ## eight strategies through the queue, four good and four not
 	@$(PYTHON) ops/demo.py
 
-test: setup  ## all tests, in real containers and with a real Redis
+test:  ## all tests, in real containers, with a real Redis and a real browser
+	@ops/setup test
 	@$(PYTHON) -m pytest $(ARGS)
 
 check: setup  ## formatter, linter, types, import rules
@@ -42,6 +43,27 @@ bench: setup  ## how long the validator takes for 100, 1,000 and 5,000 lines (AR
 exports: setup  ## write the lists of numpy's and pandas' names again, from the image
 	@$(PYTHON) ops/generate_exports.py && git diff --stat tasks/exports.py
 
+# `make up MONITORING=1`, or MONITORING=prometheus where Grafana is not to be had.
+PROFILE := $(if $(MONITORING),$(if $(filter prometheus,$(MONITORING)),prometheus,monitoring))
+
+up: export COMPOSE_PROFILES = $(PROFILE)
+up:  ## the stack in containers: Redis, workers, Flower; with MONITORING=1 also Prometheus and Grafana
+	@ops/setup $(PROFILE)
+	@ops/stack/compose up -d
+	@$(PYTHON) ops/stack/environment.py next
+
+scale:  ## so many workers in the stack: make scale N=4
+	@test -n "$(N)" || { echo "scale: say how many: make scale N=4" >&2; exit 2; }
+	@ops/stack/compose up -d --no-recreate --scale worker=$(N) worker
+
+logs: export COMPOSE_PROFILES = monitoring
+logs:  ## follow what the stack says; SERVICE=worker for one part of it
+	@ops/stack/compose logs --follow --tail 50 $(SERVICE)
+
+down: export COMPOSE_PROFILES = monitoring
+down:  ## end the stack, workers finish what runs; VOLUMES=1 also removes queue, results and metrics
+	@ops/stack/compose down --remove-orphans $(if $(VOLUMES),--volumes)
+
 redis: setup  ## a Redis for local work, in the foreground, data in .setup/redis
 	@mkdir -p .setup/redis && exec redis-server ops/redis.conf --dir .setup/redis
 
@@ -53,6 +75,8 @@ requirements:  ## lock the requirements again, newest allowed versions
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make requirements" --all-extras --group dev pyproject.toml -o ops/requirements/dev.txt
 	uv pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make requirements" --extra flower --extra otel pyproject.toml -o ops/requirements/worker.txt
+	uv pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make requirements" ops/requirements/executor.in -o ops/requirements/executor.txt
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make requirements" ops/requirements/fuzz.in -o ops/requirements/fuzz.txt
@@ -60,4 +84,4 @@ requirements:  ## lock the requirements again, newest allowed versions
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check security-table controls fuzz bench exports soak gvisor redis worker requirements clean
+.PHONY: help setup demo test check security-table controls fuzz bench exports soak gvisor up scale logs down redis worker requirements clean

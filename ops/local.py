@@ -1,4 +1,4 @@
-"""A private Redis and a worker as subprocesses, for the demo and the tests: on loopback, gone when closed."""
+"""A private Redis, a worker and Flower as subprocesses, for the demo and the tests: on loopback, gone when closed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +29,7 @@ STOP_SECONDS = 75.0
 def private_redis() -> Iterator[str]:
     """Run a Redis on a free port with a data folder of its own; give its URL."""
     with tempfile.TemporaryDirectory(prefix="stratbox-redis-") as folder:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = _free_port()
         command = ["redis-server", str(CONFIG), "--port", str(port), "--dir", folder]
         log = Path(folder, "log")
         with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as server:
@@ -42,20 +42,43 @@ def private_redis() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def private_worker(redis_url: str, *, concurrency: int = 2, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker on a Redis until it is told to stop; give its main process, ready to take strategies."""
-    env = os.environ | {"STRATBOX_REDIS_URL": redis_url} | environment
+def private_worker(
+    redis_url: str, *, concurrency: int = 2, log: str | Path | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker on a Redis until it is told to stop; give its main process, ready to take strategies.
+
+    Its log goes to `log`, or is dropped at its end. It serves no metrics unless `environment` names a port.
+    """
+    env = os.environ | {"STRATBOX_REDIS_URL": redis_url, "STRATBOX_METRICS_PORT": "0"} | environment
     command = [sys.executable, "-m", "worker.cli", "worker", "--concurrency", str(concurrency)]
     with (
-        tempfile.NamedTemporaryFile(prefix="stratbox-worker-", suffix=".log") as stream,
+        Path(log).open("wb") if log else tempfile.NamedTemporaryFile(prefix="stratbox-worker-", suffix=".log") as stream,
         subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True) as process,
     ):
-        log = Path(stream.name)
+        written = Path(stream.name)
         try:
-            _wait_for(lambda: b" ready." in log.read_bytes(), process, log)
+            _wait_for(lambda: b" ready." in written.read_bytes(), process, written)
             yield process
         finally:
             stop(process)
+
+
+@contextlib.contextmanager
+def private_flower(redis_url: str, password: str, **environment: str) -> Iterator[str]:
+    """Run Flower on a Redis, for the user `stratbox` with this password; give the address of its pages."""
+    port = _free_port()
+    own = {"STRATBOX_REDIS_URL": redis_url, "FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": f"stratbox:{password}"}
+    command = [sys.executable, "-m", "worker.cli", "flower"]
+    with (
+        tempfile.NamedTemporaryFile(prefix="stratbox-flower-", suffix=".log") as stream,
+        subprocess.Popen(command, env=os.environ | own | environment, stdout=stream, stderr=stream) as process,
+    ):
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(lambda: _serves(f"{address}/healthcheck"), process, Path(stream.name))
+            yield address
+        finally:
+            process.terminate()
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -65,6 +88,21 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serves(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # loopback
+            return bool(response.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def _answers(client: redis.Redis) -> bool:

@@ -31,7 +31,7 @@ def table() -> str:
     lines = ["| variable | default | what it sets |", "|---|---|---|"]
     for model in (Settings, WorkerSettings):
         for variable, default, description in rows(model):
-            shown = "" if default is None else f"`{default}`"
+            shown = "" if default is None or not str(default) else f"`{default}`"
             lines.append(f"| `{variable}` | {shown} | {description} |")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 
+from tasks.connection import connection_options, sentinel_options
 from tasks.settings import Settings
 
 __all__ = ["HARD_LIMIT_SECONDS", "SOFT_LIMIT_SECONDS", "STRATEGY_EXECUTION", "create_app"]
@@ -33,8 +34,8 @@ def create_app(settings: Settings | None = None) -> Celery:
         settings: where Redis is; by default what the `STRATBOX_*` variables say.
     """
     settings = settings or Settings()
-    app = Celery("stratbox", broker=settings.redis_url, backend=settings.redis_url, set_as_current=False)
-    app.conf.update(_delivery(settings), **_results(settings), **CONNECTIONS)
+    app = Celery("stratbox", set_as_current=False)
+    app.conf.update(_delivery(settings), **_results(settings), **connection_options(settings), **CONNECTIONS)
     return app
 
 
@@ -68,6 +69,7 @@ def _delivery(settings: Settings) -> dict[str, Any]:
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
+            **sentinel_options(settings),
         },
     }
 

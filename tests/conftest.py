@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+# Where `ops/setup test` keeps a program that it does not install.
+os.environ["PATH"] += f":{ROOT}/.setup/tools/usr/bin"
+
 #: Inherited by every process a test starts, so that the last test can find one that outlived it.
 SESSION_VARIABLE = "STRATBOX_TEST_SESSION"
 

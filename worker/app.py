@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
-from celery.signals import worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutting_down,
+)
 
 from tasks.app import create_app
-from worker import execution, reaper
+from worker import execution, health, logs, metrics, reaper
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
 
-WorkerSettings()  # a wrong one ends the worker here, instead of every task in its pool processes
+settings = WorkerSettings()  # a wrong one ends the worker here, instead of every task in its pool processes
 app = create_app()
+app.conf.worker_consumer = "worker.consumer:ExecutionConsumer"
+app.steps["consumer"].add(health.Pulse)
 execution.register(app)
+
+
+@setup_logging.connect
+def _log_as_we_do(loglevel: int | str | None = None, **_: Any) -> None:
+    logs.configure(loglevel)
+
+
+@worker_init.connect
+def _measure(**_: Any) -> None:
+    # Before the fork and the reaper: all of them count.
+    metrics.start(settings.metrics, app)
 
 
 @worker_init.connect
@@ -26,9 +47,17 @@ def _watch(**_: Any) -> None:
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     # After the fork: the engine's client does not survive one.
+    health.note_starts()
     execution.open_executor()
 
 
 @worker_process_shutdown.connect
 def _drain(**_: Any) -> None:
     execution.close_executor()
+
+
+@worker_shutting_down.connect
+def _next_one_is_cold(sig: str, **_: Any) -> None:
+    # Celery takes a second SIGTERM as it took the first: somebody who sends two means it.
+    if sig == "SIGTERM":
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))

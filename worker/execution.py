@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker.request import Request
@@ -18,12 +19,15 @@ from tasks.client import SUBMITTED_AT
 from tasks.errors import InvalidRequest
 from tasks.models import ExecutionRequest
 from tasks.results import ResultStore
-from tasks.submission import cancellation
-from worker.errors import SandboxError
+from tasks.submission import cancellation as cancelled_result
+from worker import events
+from worker.errors import SandboxError, SandboxLost
 from worker.executor import Cancellation, CodeExecutor, rejection
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from tasks.models import ExecutionResult
 
 __all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor", "register"]
 
@@ -32,6 +36,13 @@ CANCEL_SIGNAL = signal.SIGUSR2
 CANCEL_REPEAT_SECONDS = 0.5
 #: First retry after an infrastructure failure, doubled each time; two retries stay well under the visibility timeout.
 RETRY_SECONDS = 2.0
+
+#: An engine that is away is waited for this long where the task is, so that the queue stays in Redis; then the task is
+#: put back. With the strategy's own 60 s it must fit under the soft limit.
+ENGINE_PATIENCE_SECONDS = 25.0
+ENGINE_RETRY_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
 
 _executor: CodeExecutor | None = None
 _running: Cancellation | None = None
@@ -95,32 +106,64 @@ class ExecutionTask(Task):
         if known is not None:  # cancelled in the queue, or delivered twice
             return known
         if cancelled:  # while it ran, on a worker that died before it could say so
-            return cancellation().model_dump(mode="json")
+            return cancelled_result().model_dump(mode="json")
         if args:
-            return rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only").model_dump(mode="json")
+            return _uncounted(rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only")).model_dump(mode="json")
         try:
             request = ExecutionRequest.parse(fields)
         except InvalidRequest as exc:
-            return rejection(str(exc)).model_dump(mode="json")
+            return _uncounted(rejection(str(exc))).model_dump(mode="json")
         return self._execute(request)
 
     def _execute(self, request: ExecutionRequest) -> dict[str, Any]:
         global _running  # noqa: PLW0603  # the signal handler has no other way to it
         _running = Cancellation()
         try:
-            result = open_executor().execute(request, queue_seconds=self._queue_seconds(), cancellation=_running)
+            result = self._run_when_possible(request, _running)
         except (SandboxError, SoftTimeLimitExceeded) as exc:
             delay = RETRY_SECONDS * 2**self.request.retries
             raise self.retry(exc=_plain(exc), countdown=delay) from exc
         finally:
             _running = None
+        self._log(request, result)
         return result.model_dump(mode="json")
+
+    def _run_when_possible(self, request: ExecutionRequest, cancellation: Cancellation) -> ExecutionResult:
+        queue_seconds = self._queue_seconds()
+        patience = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        while True:
+            try:
+                return open_executor().execute(request, queue_seconds=queue_seconds, cancellation=cancellation)
+            except SandboxLost:
+                raise  # it ran, at least in part
+            except SandboxError:
+                if cancellation.requested:
+                    return _uncounted(cancelled_result(), request.user_id)
+                if time.monotonic() > patience:
+                    raise
+            time.sleep(ENGINE_RETRY_SECONDS)
+
+    def _log(self, request: ExecutionRequest, result: ExecutionResult) -> None:
+        measured = result.metrics.model_dump(exclude_none=True)
+        log.info(
+            "execution ended",
+            task_id=self.request.id,
+            user_id=request.user_id,
+            status=result.status.value,
+            **{name: round(value, 3) for name, value in measured.items() if name.endswith("_seconds")},
+        )
 
     def _queue_seconds(self) -> float | None:
         submitted = (self.request.headers or {}).get(SUBMITTED_AT)
         if not isinstance(submitted, float) or not math.isfinite(submitted):
             return None
         return max(0.0, time.time() - submitted)  # two machines' clocks: the difference may come out negative
+
+
+def _uncounted(result: ExecutionResult, user_id: str = "") -> ExecutionResult:
+    """Count a result the executor had no part in."""
+    events.executed.send(sender=ExecutionTask, user_id=user_id, result=result)
+    return result
 
 
 def _plain(exc: Exception) -> Exception:

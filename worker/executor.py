@@ -18,6 +18,8 @@ from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionRequest, Execut
 from tasks.policy import DEFAULT_POLICY, Policy
 from tasks.settings import Settings
 from tasks.validator import ASTValidator
+from worker import events
+from worker.errors import SandboxError
 from worker.sandbox.container import Ending, How, Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
@@ -132,7 +134,9 @@ class CodeExecutor:
         else:
             result = refusal
         metrics["total_seconds"] = time.monotonic() - started
-        return result.model_copy(update={"metrics": ExecutionMetrics(**metrics)})
+        result = result.model_copy(update={"metrics": ExecutionMetrics(**metrics)})
+        events.executed.send(sender=CodeExecutor, user_id=request.user_id, result=result)
+        return result
 
     async def execute_strategy(
         self,
@@ -188,6 +192,9 @@ class CodeExecutor:
         try:
             cancellation.cover(acquired.sandbox)
             ending = acquired.sandbox.run(request.code, request.data_json, timeout, request.seed, check=check)
+        except SandboxError as exc:
+            events.engine_failed.send(sender=CodeExecutor, error=exc)
+            raise
         finally:
             self._pool.release(acquired.sandbox)
         if ending.report:

@@ -17,6 +17,7 @@ import time
 import docker.errors
 import requests.exceptions
 
+from worker import events, logs, metrics
 from worker.errors import EngineUnavailable
 from worker.sandbox.container import connect
 from worker.sandbox.owner import OWNER_LABEL, Owner
@@ -46,6 +47,8 @@ def sweep() -> list[str]:
                     removed.append(found["Id"])
     except (EngineUnavailable, docker.errors.DockerException, requests.exceptions.RequestException) as exc:
         logger.debug("no sweep this time: %s", exc)
+    if removed:
+        events.containers_reaped.send(sender=None, count=len(removed))
     return removed
 
 
@@ -82,4 +85,7 @@ def start() -> int:
 
 
 if __name__ == "__main__":
+    logs.configure()
+    metrics.join()
     watch(int(sys.argv[1]))
+    metrics.clean_up()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003  # pydantic needs it at run time
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.models import ExecutionLimits
+from worker.metrics import MetricsSettings
 from worker.sandbox.config import SandboxConfig
 
 __all__ = ["WorkerSettings"]
@@ -24,6 +27,10 @@ class WorkerSettings(BaseSettings):
 
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="How sandboxes are made.")
     limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What Prometheus can ask.")
+    health_file: Path | None = Field(
+        default=None, description="Where the worker writes how it is, for `python -m worker.health`; nowhere if unset."
+    )
 
     def sandbox_config(self) -> SandboxConfig:
         """Return the sandbox these settings describe, limits included."""

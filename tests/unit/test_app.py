@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import celery
 import kombu
 import pytest
+from pydantic import SecretStr
 
 from tasks.app import HARD_LIMIT_SECONDS, SOFT_LIMIT_SECONDS, STRATEGY_EXECUTION, create_app
 from tasks.models import MAX_TIMEOUT_SECONDS
@@ -142,6 +144,38 @@ def test_settings_reach_the_app() -> None:
     assert app.conf.task_default_queue == "fast"
     assert app.conf.result_expires == app.conf.result_failure_expires == 600
     assert app.conf.broker_transport_options["visibility_timeout"] == 300
+    app.close()
+
+
+def test_tls_checks_certificates_for_queue_and_results() -> None:
+    """Told nothing, kombu takes any certificate for `rediss://`, and Celery's results refuse the URL."""
+    app = create_app(Settings(redis_url="rediss://user:word@redis.example:6380/3"))
+    tls = app.conf.broker_use_ssl
+    assert app.conf.redis_backend_use_ssl == tls
+    assert (tls["ssl_cert_reqs"], tls["ssl_check_hostname"], tls["ssl_ca_certs"]) == ("required", True, None)
+    assert app.backend.connparams["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    app.close()
+
+
+def test_without_tls_nothing_is_encrypted_by_chance(app: celery.Celery) -> None:
+    """No half of Celery is told of certificates when the URL says `redis://`."""
+    assert app.conf.broker_use_ssl is app.conf.redis_backend_use_ssl is None
+    assert app.conf.result_backend_transport_options == {}
+
+
+def test_sentinels_reach_queue_and_results() -> None:
+    """Both halves ask for the same master, and give up on a Sentinel that does not answer after 2 s."""
+    settings = Settings(
+        redis_url="sentinel://one.example:26379/0;sentinel://two.example:26379/0",
+        redis_sentinel_master="strategies",
+        redis_sentinel_password=SecretStr("watch"),
+    )
+    app = create_app(settings)
+    results = app.conf.result_backend_transport_options
+    broker = app.conf.broker_transport_options
+    assert results["master_name"] == broker["master_name"] == "strategies"
+    for options in (results["sentinel_kwargs"], broker["sentinel_kwargs"]):
+        assert (options["password"], options["socket_timeout"], options["socket_connect_timeout"]) == ("watch", 2, 2)
     app.close()
 
 

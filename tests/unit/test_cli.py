@@ -342,8 +342,8 @@ def test_the_worker_is_prefork(run: Callable[..., tuple[int, str, str]], monkeyp
     monkeypatch.setattr(os, "execv", lambda path, command: started.append([path, *command]))
     assert run("worker", "--concurrency", "3", "--loglevel", "debug")[0] == 0
     python = sys.executable
-    flags = ["--pool", "prefork", "--concurrency", "3", "--loglevel", "debug"]
-    assert started == [[python, python, "-m", "celery", "-A", "worker.app", "worker", *flags]]
+    flags = ["--pool", "prefork", "--concurrency", "3", "--loglevel", "debug", "--without-gossip", "--without-mingle"]
+    assert started == [[python, python, "-m", "celery", "--quiet", "-A", "worker.app", "worker", *flags]]
 
 
 def test_a_result_as_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,7 +244,7 @@ def test_a_start_that_failed_in_the_background_is_logged_and_tried_afresh(caplog
     pool = SandboxPool(maker, 1)
     pool.warm()
     pool.wait_until_warm()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG):
         acquired = pool.acquire()
     assert not acquired.warm
     assert [record.getMessage() for record in caplog.records] == [
@@ -305,7 +305,7 @@ def test_a_warm_one_that_died_is_skipped(pool: SandboxPool, maker: Maker, caplog
     pool.warm()
     pool.wait_until_warm()
     maker.made[0].living = False
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG):
         acquired = pool.acquire()
     assert acquired.sandbox.alive()
     assert acquired.sandbox is not maker.made[0]
@@ -313,6 +313,39 @@ def test_a_warm_one_that_died_is_skipped(pool: SandboxPool, maker: Maker, caplog
     assert [record.getMessage() for record in caplog.records] == ["container fake-1 died while it was waiting"]
     until(lambda: maker.made[0].destroyed == 1)
     pool.release(acquired.sandbox)
+
+
+def test_one_that_dies_while_nobody_asks_is_replaced(
+    pool: SandboxPool, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker is warm again after its engine was restarted."""
+    monkeypatch.setattr("worker.sandbox.pool.KEEP_SECONDS", 0.01)
+    pool.warm()
+    pool.wait_until_warm()
+    maker.made[0].living = False
+    until(lambda: len(maker.made) == 2)
+    until(lambda: maker.made[0].destroyed == 1)
+    acquired = pool.acquire()
+    assert acquired.warm
+    assert acquired.sandbox is maker.made[1]
+    pool.release(acquired.sandbox)
+
+
+def test_starts_that_fail_are_tried_again_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anybody asking: the engine may be back by now."""
+    monkeypatch.setattr("worker.sandbox.pool.KEEP_SECONDS", 0.01)
+
+    def fail_thrice(number: int) -> None:
+        if number <= 3:
+            raise SandboxStartError
+
+    maker = Maker(fail_thrice)
+    pool = SandboxPool(maker, 1)
+    pool.warm()
+    until(lambda: len(maker.made) == 1)
+    assert maker.asked == 4
+    pool.close()
+    assert maker.left() == []
 
 
 def test_close_destroys_what_is_warm_and_what_is_leaving(maker: Maker) -> None:

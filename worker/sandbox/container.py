@@ -262,4 +262,4 @@ class Sandbox:
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             if isinstance(exc, docker.errors.APIError) and exc.status_code == requests.codes["conflict"]:
                 return  # AutoRemove got there first
-            logger.warning("could not remove container %s, its end of input will end it: %s", self.container_id, exc)
+            logger.debug("could not remove container %s, its end of input will end it: %s", self.container_id, exc)

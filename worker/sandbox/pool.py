@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker import events
 from worker.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Acquired", "SandboxPool"]
 
 logger = logging.getLogger(__name__)
+
+#: How often to look after the ones that wait, seconds; one look at a socket each.
+KEEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,35 @@ class SandboxPool:
         self._lock = threading.Lock()
         #: Oldest first: sandboxes that are warm or on their way.
         self._coming: deque[Future[Sandbox]] = deque()
-        self._closed = False
+        self._closed = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._threads = ThreadPoolExecutor(max_workers=max(size, 1), thread_name_prefix="sandbox-start")
         # Apart: an engine that takes long to remove one must not delay the next.
         self._undertakers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-end")
 
     def warm(self) -> None:
-        """Start what is missing to `size`; returns at once."""
+        """Start what is missing to `size`, and from now on what goes missing; returns at once."""
         with self._lock:
-            while not self._closed and len(self._coming) < self._size:
+            if self._size and self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, name="sandbox-keeper", daemon=True)
+                self._keeper.start()
+            while not self._closed.is_set() and len(self._coming) < self._size:
                 try:
-                    self._coming.append(self._threads.submit(self._create))
+                    self._coming.append(self._threads.submit(self._start))
                 except RuntimeError:  # the interpreter is on its way out: no more threads
                     return
+
+    def _keep(self) -> None:
+        """Replace what died while nobody asked for it: sandboxes end with their engine, and it comes back."""
+        while not self._closed.wait(KEEP_SECONDS):
+            with self._lock:
+                dead = [future for future in self._coming if _is_dead(future)]
+                for future in dead:
+                    self._coming.remove(future)
+            for future in dead:
+                if future.exception() is None:
+                    self._retire(future.result(), used=False)
+            self.warm()
 
     def wait_until_warm(self) -> None:
         """Block until every start under way has ended, well or badly."""
@@ -79,14 +99,26 @@ class SandboxPool:
             with self._lock:
                 coming = self._coming.popleft() if self._coming else None
             if coming is None:
-                sandbox, warm = self._create(), False
+                sandbox, warm = self._start(), False
             else:
                 warm = coming.done()
                 if (waiting := self._wait_for(coming, warm=warm)) is None:
                     continue
                 sandbox = waiting
             self.warm()
-            return Acquired(sandbox, warm, time.monotonic() - started)
+            acquired = Acquired(sandbox, warm, time.monotonic() - started)
+            events.sandbox_acquired.send(sender=SandboxPool, acquired=acquired)
+            return acquired
+
+    def _start(self) -> Sandbox:
+        started = time.monotonic()
+        try:
+            sandbox = self._create()
+        except SandboxError as exc:
+            events.engine_failed.send(sender=SandboxPool, error=exc)
+            raise
+        events.sandbox_started.send(sender=SandboxPool, seconds=time.monotonic() - started)
+        return sandbox
 
     def _wait_for(self, coming: Future[Sandbox], *, warm: bool) -> Sandbox | None:
         """Return the sandbox, or None when it failed or died while nobody was asking for it."""
@@ -95,7 +127,7 @@ class SandboxPool:
         except SandboxError as exc:
             if not warm:
                 raise
-            logger.warning("a sandbox could not be started ahead of demand: %s", exc)
+            logger.debug("a sandbox could not be started ahead of demand: %s", exc)
             return None
         except BaseException:
             # A time limit or Ctrl-C while waiting: nobody else will ever ask for this one.
@@ -103,25 +135,31 @@ class SandboxPool:
             raise
         if sandbox.alive():
             return sandbox
-        logger.warning("container %s died while it was waiting", sandbox.container_id)
-        self.release(sandbox)
+        logger.debug("container %s died while it was waiting", sandbox.container_id)
+        self._retire(sandbox, used=False)
         return None
 
     def release(self, sandbox: Sandbox) -> None:
         """Destroy a used sandbox, in the background while the pool is open."""
+        self._retire(sandbox, used=True)
+
+    def _retire(self, sandbox: Sandbox, *, used: bool) -> None:
+        events.sandbox_released.send(sender=SandboxPool, used=used)
         with self._lock:
-            if not self._closed:
+            if not self._closed.is_set():
                 with contextlib.suppress(RuntimeError):  # the interpreter is on its way out: no more threads
-                    self._undertakers.submit(sandbox.destroy)
+                    self._undertakers.submit(_destroy, sandbox)
                     return
-        sandbox.destroy()
+        _destroy(sandbox)
 
     def close(self) -> None:
         """Destroy every sandbox and wait until they are gone. A second call does nothing."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             coming = list(self._coming)
             self._coming.clear()
+        if self._keeper:
+            self._keeper.join()
         started = [future for future in coming if not future.cancel()]
         for future in started:
             future.exception()  # waits for it
@@ -130,6 +168,17 @@ class SandboxPool:
         self._undertakers.shutdown()  # waits until the last is gone
 
 
+def _is_dead(coming: Future[Sandbox]) -> bool:
+    return coming.done() and (coming.exception() is not None or not coming.result().alive())
+
+
 def _destroy_unclaimed(coming: Future[Sandbox]) -> None:
     if not coming.cancelled() and coming.exception() is None:
-        coming.result().destroy()
+        events.sandbox_released.send(sender=SandboxPool, used=False)
+        _destroy(coming.result())
+
+
+def _destroy(sandbox: Sandbox) -> None:
+    started = time.monotonic()
+    sandbox.destroy()
+    events.sandbox_destroyed.send(sender=SandboxPool, seconds=time.monotonic() - started)

@@ -1,0 +1,115 @@
+"""The way to Redis, for Celery's two halves and for ours: TLS and Sentinel.
+
+Celery takes the same options for queue and results under different names, and `redis.asyncio` under others again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.sentinel
+from kombu.utils.url import parse_url
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tasks.settings import Settings
+
+__all__ = ["connection_options", "open_async", "open_client", "sentinel_options"]
+
+SENTINEL_TIMEOUT_SECONDS = 2.0
+#: When a Sentinel does not answer the next one is asked. redis-py would first try it again for several seconds, and for
+#: each connection.
+SENTINEL_RETRIES = 0
+
+
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """Return the part of Celery's configuration that says how to reach Redis.
+
+    Without `ssl_cert_reqs` kombu would take any certificate for `rediss://`, with a warning.
+    """
+    tls = _tls(settings) if settings.redis_over_tls else None
+    return {
+        "broker_url": settings.redis_url,
+        "result_backend": settings.redis_url,
+        "broker_use_ssl": tls,
+        "redis_backend_use_ssl": tls,
+        "result_backend_transport_options": sentinel_options(settings),
+    }
+
+
+def sentinel_options(settings: Settings) -> dict[str, Any]:
+    """Return what the transport and the result backend need to ask Sentinels; nothing without them."""
+    if not settings.redis_by_sentinel:
+        return {}
+    timeouts = {"socket_timeout": SENTINEL_TIMEOUT_SECONDS, "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS}
+    password = settings.redis_sentinel_password.get_secret_value() or None
+    tls = {"ssl": True, **_tls(settings)} if settings.redis_over_tls else {}
+    return {
+        "master_name": settings.redis_sentinel_master,
+        "sentinel_kwargs": {**timeouts, "retry": Retry(NoBackoff(), SENTINEL_RETRIES), "password": password, **tls},
+    }
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    return {
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": _text(settings.redis_ca_certs),
+        "ssl_certfile": _text(settings.redis_client_cert),
+        "ssl_keyfile": _text(settings.redis_client_key),
+    }
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def open_client(conf: Any, **options: Any) -> redis.Redis:
+    """Return a client of the caller's own for the Redis that an app's configuration names; it connects when used.
+
+    Args:
+        conf: `app.conf`.
+        options: of redis-py, such as timeouts.
+    """
+    options = (conf.redis_backend_use_ssl or {}) | options
+    if not (master := conf.result_backend_transport_options.get("master_name")):
+        return redis.Redis.from_url(conf.result_backend, **options)
+    client: redis.Redis = _sentinel(redis.sentinel.Sentinel, Retry, conf, options).master_for(master)
+    return client
+
+
+@contextlib.asynccontextmanager
+async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
+    """Give an asyncio client for the same Redis; closed at the end."""
+    options = conf.redis_backend_use_ssl or {}
+    async with contextlib.AsyncExitStack() as stack:
+        if master := conf.result_backend_transport_options.get("master_name"):
+            sentinel = _sentinel(redis.asyncio.sentinel.Sentinel, redis.asyncio.retry.Retry, conf, options)
+            for one in sentinel.sentinels:
+                stack.push_async_callback(one.aclose)
+            client = sentinel.master_for(master)
+        else:
+            client = redis.asyncio.Redis.from_url(conf.result_backend, **options)
+        yield await stack.enter_async_context(client)
+
+
+def _sentinel(kind: Any, retry: Any, conf: Any, options: dict[str, Any]) -> Any:
+    addresses = [parse_url(address) for address in conf.result_backend.split(";")]
+    first = addresses[0]
+    return kind(
+        [(address["hostname"], address["port"]) for address in addresses],
+        sentinel_kwargs=conf.result_backend_transport_options["sentinel_kwargs"]
+        | {"retry": retry(NoBackoff(), SENTINEL_RETRIES)},
+        username=first["userid"],
+        password=first["password"],
+        db=int(first["virtual_host"] or 0),
+        ssl=bool(conf.redis_backend_use_ssl),
+        **options,
+    )
