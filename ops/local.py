@@ -52,7 +52,7 @@ def private_worker(
     env = os.environ | {"STRATBOX_REDIS_URL": redis_url, "STRATBOX_METRICS_PORT": "0"} | environment
     command = [sys.executable, "-m", "worker.cli", "worker", "--concurrency", str(concurrency)]
     with (
-        Path(log).open("wb") if log else tempfile.NamedTemporaryFile(prefix="stratbox-worker-", suffix=".log") as stream,
+        Path(log).open("wb") if log else tempfile.NamedTemporaryFile(prefix="stratbox-worker-") as stream,
         subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True) as process,
     ):
         written = Path(stream.name)

@@ -20,6 +20,7 @@ from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
 from tasks.submission import Submission, cancellation
+from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -117,13 +118,13 @@ class StrategyClient:
             kwargsrepr=_summary(request),
             create_sent_event=self._app.conf.task_send_sent_event,
         )
-        with self._app.producer_or_acquire() as producer:
+        with submission_headers(task_id) as headers, self._app.producer_or_acquire() as producer:
             amqp.send_task_message(
                 producer,
                 STRATEGY_EXECUTION,
                 message,
                 priority=priority,
-                headers={SUBMITTED_AT: time.time()},
+                headers={SUBMITTED_AT: time.time(), **headers},
                 retry=True,
                 retry_policy=PUBLISH_RETRY,
             )

@@ -15,7 +15,7 @@ from celery.signals import (
 )
 
 from tasks.app import create_app
-from worker import execution, health, logs, metrics, reaper
+from worker import execution, health, logs, metrics, reaper, tracing
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
@@ -48,12 +48,14 @@ def _watch(**_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     # After the fork: the engine's client does not survive one.
     health.note_starts()
+    tracing.start()
     execution.open_executor()
 
 
 @worker_process_shutdown.connect
 def _drain(**_: Any) -> None:
     execution.close_executor()
+    tracing.stop()
 
 
 @worker_shutting_down.connect
