@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import time
+from typing import Any
 
 import docker.errors
 import requests.exceptions
@@ -27,20 +28,24 @@ __all__ = ["start", "sweep", "watch"]
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
+#: A sandbox is started within seconds of its creation (the start-up limit is 35 s), or its worker is gone. Long enough
+#: for clocks of engine and worker that differ.
+NEVER_STARTED_SECONDS = 600.0
 #: When to look after the worker's end, seconds: the engine may still be busy with what the worker asked of it last.
 LAST_SWEEPS = (0.0, 0.5, 1.0, 1.0)
 
 
 def sweep() -> list[str]:
-    """Remove the containers of this host's dead owners; return their ids. An engine that is away is for the next time.
+    """Remove the containers of this host's dead owners, and whatever nobody started; return their ids.
 
-    Two of these at once do no harm, and other hosts' containers are left to them.
+    Two of these at once do no harm, and other hosts' running containers are left to them. An engine that is away is for
+    the next time.
     """
     removed = []
     try:
         with contextlib.closing(connect()) as client:
             for found in client.containers(all=True, filters={"label": OWNER_LABEL}):
-                if not _is_orphan(found["Labels"][OWNER_LABEL]):
+                if not (_was_never_started(found) or _is_orphan(found["Labels"][OWNER_LABEL])):
                     continue
                 with contextlib.suppress(docker.errors.APIError):  # another was quicker
                     client.remove_container(found["Id"], v=True, force=True)
@@ -50,6 +55,11 @@ def sweep() -> list[str]:
     if removed:
         events.containers_reaped.send(sender=None, count=len(removed))
     return removed
+
+
+def _was_never_started(found: dict[str, Any]) -> bool:
+    """Whether nobody will any more: of an owner in another container, or before a restart, that is all to go by."""
+    return found["State"] == "created" and time.time() - found["Created"] > NEVER_STARTED_SECONDS
 
 
 def _is_orphan(label: str) -> bool:

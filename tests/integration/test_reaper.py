@@ -44,6 +44,19 @@ def test_only_the_dead_ones_containers_are_removed(docker_client: docker.DockerC
     assert created["dead"] not in reaper.sweep()
 
 
+def test_what_was_never_started_is_removed_in_the_end(
+    docker_client: docker.DockerClient, created: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owned it: a worker in a container that is gone, too, cannot be asked for. One that runs is left alone."""
+    listed = docker_client.api.containers(all=True, filters={"id": list(created.values())})
+    assert len(listed) == len(created)
+    assert not any(reaper._was_never_started(found) for found in listed)
+    # Not by a sweep: others' sandboxes may be starting at this very moment.
+    monkeypatch.setattr(reaper, "NEVER_STARTED_SECONDS", -60)
+    assert all(reaper._was_never_started(found) for found in listed)
+    assert not any(reaper._was_never_started({**found, "State": "running"}) for found in listed)
+
+
 def test_no_engine_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the engine away, a sweep does nothing and says nothing."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
