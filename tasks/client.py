@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 import uuid
 from collections import deque
@@ -20,6 +19,7 @@ from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import QUEUED, ResultStore
 from tasks.settings import Settings
 from tasks.submission import Submission, cancellation
+from tasks.summary import summarize
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class StrategyClient:
             STRATEGY_EXECUTION,
             kwargs=request.model_dump(mode="json", exclude_defaults=True),
             argsrepr="()",
-            kwargsrepr=_summary(request),
+            kwargsrepr=summarize(request),
             create_sent_event=self._app.conf.task_send_sent_event,
         )
         with submission_headers(task_id) as headers, self._app.producer_or_acquire() as producer:
@@ -260,14 +260,3 @@ class StrategyClient:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-def _summary(request: ExecutionRequest) -> str:
-    """Describe a request for Flower and the logs, without a word of its code or data."""
-    code = request.code.encode()
-    digest = hashlib.sha256(code).hexdigest()[:12]
-    timeout = "default" if request.timeout is None else f"{request.timeout:g} s"
-    return (
-        f"user_id={request.user_id!r}, code=sha256:{digest} ({len(code)} bytes), "
-        f"data={len(request.data_json)} bytes, timeout={timeout}"
-    )

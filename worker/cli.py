@@ -35,6 +35,16 @@ SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE = 0, 1, 2, 3
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
 POLL_SECONDS = 0.5
+#: Every setting of Flower's is a variable FLOWER_*; these hold where the operator says nothing else.
+FLOWER_DEFAULTS = {
+    "FLOWER_ADDRESS": "127.0.0.1",
+    "FLOWER_MAX_TASKS": "10000",
+    # Where FLOWER_PERSISTENT is set, what it knows is written this often, ms: a kill -9 loses no more.
+    "FLOWER_STATE_SAVE_INTERVAL": "30000",
+    "FLOWER_PURGE_OFFLINE_WORKERS": "300",
+    # Summary and outcome first; without `received` the newest would not come on top.
+    "FLOWER_TASKS_COLUMNS": "uuid,state,kwargs,result,runtime,worker,received,name",
+}
 
 app = typer.Typer(
     add_completion=False,
@@ -165,6 +175,18 @@ def worker(
     # Celery's banner is for people; where nobody watches, every line is a record.
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     os.execv(sys.executable, [sys.executable, "-m", "celery", *quiet, "-A", "worker.app", "worker", *flags])
+
+
+@app.command()
+def flower() -> NoReturn:
+    """Start Flower, the queue's web page, with the settings in FLOWER_*: FLOWER_BASIC_AUTH=name:password at least."""
+    Settings()
+    # Without, everybody could read the pages.
+    if not (os.environ.get("FLOWER_BASIC_AUTH") or os.environ.get("FLOWER_AUTH")):
+        msg = "Flower needs a password: set FLOWER_BASIC_AUTH=name:password"
+        raise InvalidRequest(msg)
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower"]
+    os.execve(sys.executable, command, FLOWER_DEFAULTS | os.environ)
 
 
 @app.command(name="doctor")

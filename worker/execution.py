@@ -20,9 +20,11 @@ from tasks.errors import InvalidRequest
 from tasks.models import ExecutionRequest
 from tasks.results import ResultStore
 from tasks.submission import cancellation as cancelled_result
+from tasks.summary import describe, is_summary, summarize
 from worker import events
 from worker.errors import SandboxError, SandboxLost
 from worker.executor import Cancellation, CodeExecutor, rejection
+from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,9 +39,7 @@ CANCEL_REPEAT_SECONDS = 0.5
 #: First retry after an infrastructure failure, doubled each time; two retries stay well under the visibility timeout.
 RETRY_SECONDS = 2.0
 
-#: An engine that is away is waited for this long where the task is, so that the queue stays in Redis; then the task is
-#: put back. With the strategy's own 60 s it must fit under the soft limit.
-ENGINE_PATIENCE_SECONDS = 25.0
+#: How often to ask for an engine that is away.
 ENGINE_RETRY_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -51,8 +51,22 @@ _running: Cancellation | None = None
 class ExecutionMessage(Request):
     """What the worker's main process knows of one task.
 
-    Differs from Celery's in two ways, both about ending a task that runs.
+    Differs from Celery's in how it ends a task that runs, and in what it shows of one: never its code or data.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        description = self._request_dict.get("kwargsrepr")
+        if not is_summary(description):  # sent without our client
+            description = describe(self._request_dict["kwargs"])
+        self._argsrepr, self._kwargsrepr = "()", description
+        # What the pool process logs.
+        self._request_dict.update(argsrepr="()", kwargsrepr=description)
+
+    def info(self, safe: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Celery's signature
+        """Describe the task to whoever inspects the worker; Celery shows what waits in it with all arguments."""
+        described: dict[str, Any] = super().info(safe=True)
+        return described
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the strategy, not the process: the task then returns what was printed, as `cancelled`.
@@ -122,15 +136,18 @@ class ExecutionTask(Task):
             result = self._run_when_possible(request, _running)
         except (SandboxError, SoftTimeLimitExceeded) as exc:
             delay = RETRY_SECONDS * 2**self.request.retries
-            raise self.retry(exc=_plain(exc), countdown=delay) from exc
+            # A retry is a new message: undescribed, its events would show code and data.
+            description = {"argsrepr": "()", "kwargsrepr": summarize(request)}
+            raise self.retry(exc=_plain(exc), countdown=delay, **description) from exc
         finally:
             _running = None
         self._log(request, result)
         return result.model_dump(mode="json")
 
     def _run_when_possible(self, request: ExecutionRequest, cancellation: Cancellation) -> ExecutionResult:
+        # An engine that is away is waited for here, so that the queue stays in Redis.
         queue_seconds = self._queue_seconds()
-        patience = time.monotonic() + ENGINE_PATIENCE_SECONDS
+        patience = time.monotonic() + WorkerSettings().engine_patience_seconds
         while True:
             try:
                 return open_executor().execute(request, queue_seconds=queue_seconds, cancellation=cancellation)

@@ -59,7 +59,7 @@ def sweep() -> list[str]:
 
 def _was_never_started(found: dict[str, Any]) -> bool:
     """Whether nobody will any more: of an owner in another container, or before a restart, that is all to go by."""
-    return found["State"] == "created" and time.time() - found["Created"] > NEVER_STARTED_SECONDS
+    return bool(found["State"] == "created" and time.time() - found["Created"] > NEVER_STARTED_SECONDS)
 
 
 def _is_orphan(label: str) -> bool:

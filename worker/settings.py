@@ -28,6 +28,13 @@ class WorkerSettings(BaseSettings):
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="How sandboxes are made.")
     limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="What Prometheus can ask.")
+    engine_patience_seconds: float = Field(
+        default=25.0,
+        ge=0,
+        le=30,
+        description="How long an execution waits where it is for an engine that is away, before it is put back and "
+        "tried again later, twice. With the strategy's own time it must fit under the soft limit of 100 s.",
+    )
     health_file: Path | None = Field(
         default=None, description="Where the worker writes how it is, for `python -m worker.health`; nowhere if unset."
     )

@@ -64,8 +64,8 @@ async def page(flower: str) -> AsyncIterator[Page]:
             base_url=flower,
             http_credentials={"username": "stratbox", "password": PASSWORD, "origin": flower},
             # A picture of 1280 by 560, with room for every column.
-            viewport={"width": 1600, "height": 700},
-            device_scale_factor=0.8,
+            viewport={"width": 1706, "height": 746},
+            device_scale_factor=0.75,
             color_scheme="light",
         )
         await context.route("**/*", stay_here)

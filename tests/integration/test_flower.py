@@ -23,7 +23,7 @@ import pytest
 import redis
 from celery import Celery
 from docker.errors import APIError
-from flower.urls import handlers  # type: ignore[import-untyped]
+from flower.urls import handlers
 from local import private_flower, private_redis
 from prometheus_client.parser import text_string_to_metric_families
 from tornado.routing import URLSpec
@@ -256,12 +256,18 @@ def test_api_calls_that_need_the_task_itself_are_refused(pages: Pages, call: str
 def busy_containers(client: docker.DockerClient, worker: subprocess.Popen[bytes]) -> set[str]:
     """Return the sandboxes of a worker in which a strategy runs beside PID 1."""
     children = {int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()}
-    busy = set()
-    for one in client.api.containers(filters={"label": OWNER_LABEL}):
-        if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children:
-            with contextlib.suppress(APIError):  # it has ended meanwhile
-                busy |= {one["Id"]} if len(client.api.top(one["Id"])["Processes"] or []) > 1 else set()
-    return busy
+    found = client.api.containers(filters={"label": OWNER_LABEL})
+    mine = {one["Id"] for one in found if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children}
+    return {container for container in mine if processes(client, container) > 1}
+
+
+def processes(client: docker.DockerClient, container: str) -> int:
+    """Count the processes of a container, without those that start it."""
+    try:
+        listed = client.api.top(container)["Processes"] or []
+    except APIError:  # it has ended meanwhile
+        return 0
+    return sum("runc" not in line[-1] for line in listed)
 
 
 def hang_up(client: docker.DockerClient, container: str) -> None:
@@ -291,6 +297,7 @@ def test_retried_and_lost_tasks_show_their_summary(
         events.psubscribe("*celeryev*")
         lost, revoked = submit(client, LOOP).id, submit(client, LOOP).id
         break_off(2)
+        until(lambda: pages.tasks()[revoked]["retries"] == 1)
         pages.post(f"/api/task/revoke/{revoked}")
         break_off(1)
         # While it waits for its last try it is scheduled in the worker, and Celery would show it with all arguments.

@@ -179,7 +179,7 @@ def test_cancel_while_queued(client: StrategyClient) -> None:
 
 def test_cancel_outlives_the_worker_that_heard_it() -> None:
     """Cancelled between two tries, with its worker gone before the next: no later worker runs it."""
-    no_engine = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    no_engine = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "STRATBOX_ENGINE_PATIENCE_SECONDS": "0.5"}
     with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
         with private_worker(url, concurrency=1, **no_engine):
             submission = client.submit("print('I ran')")
@@ -280,7 +280,7 @@ def test_sigterm_finishes_what_runs() -> None:
 
 def test_engine_away_is_retried_then_lost() -> None:
     """Without an engine the task is retried, twice, and then ends as lost, saying why."""
-    environment = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    environment = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "STRATBOX_ENGINE_PATIENCE_SECONDS": "0.5"}
     with (
         private_redis() as url,
         private_worker(url, concurrency=1, **environment),

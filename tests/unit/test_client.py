@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from tasks.submission import Submission, SubmissionState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECRET = "secret_alpha = 1"
 DONE = ExecutionResult(status=ExecutionStatus.SUCCEEDED, output="1\n")
 
 
@@ -106,24 +104,6 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(deserted: StrategyC
     """With Redis down: it was never asked."""
     with pytest.raises(InvalidRequest, match=f"^{next(iter(fields))}"):
         deserted.submit("x = 1", **fields)
-
-
-def test_the_summary_tells_sizes_but_no_content() -> None:
-    """Flower and the logs show it; code and data are somebody's secret."""
-    request = ExecutionRequest(code=SECRET, data={"secret": [1]}, timeout=2.5, user_id="desk 7")
-    summary = module._summary(request)
-    assert "secret" not in summary
-    assert re.fullmatch(
-        r"user_id='desk 7', code=sha256:[0-9a-f]{12} \(16 bytes\), data=14 bytes, timeout=2.5 s", summary
-    )
-
-
-def test_the_summary_is_one_line_of_harmless_text() -> None:
-    """Whatever the user is called; without a timeout it says so."""
-    summary = module._summary(ExecutionRequest(code="x", user_id="'\u2028\x85\u202e"))
-    assert len(summary.splitlines()) == 1
-    assert summary.isprintable()
-    assert summary.endswith("data=2 bytes, timeout=default")
 
 
 def test_a_submission_does_not_show_its_client() -> None:
