@@ -13,7 +13,7 @@ demo: setup  ## eight strategies through the queue, four good and four not
 
 test:  ## all tests, in real containers, with a real Redis and a real browser
 	@ops/setup test
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(if $(ARGS),$(PYTHON) -m pytest $(ARGS),ops/test)
 
 check: setup  ## formatter, linter, types, import rules
 	@$(PYTHON) -m ruff format --check .

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import redis.asyncio
 from celery import states
 
+from tasks.connection import open_async
 from tasks.errors import ResultTimeout, UnknownSubmission
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ResultStore:
 
     def __init__(self, app: Celery) -> None:
         self._backend = app.backend
-        self._url: str = app.conf.result_backend
+        self._conf = app.conf
         self._expires = int(app.conf.result_expires)
 
     def mark_queued(self, task_id: str) -> None:
@@ -91,7 +91,7 @@ class ResultStore:
         deadline = _deadline(timeout_seconds)
         key = self._key(task_id)
         async with (
-            redis.asyncio.Redis.from_url(self._url) as client,
+            open_async(self._conf) as client,
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
             await pubsub.subscribe(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -27,6 +28,16 @@ os.environ["PATH"] += f":{ROOT}/.setup/tools/usr/bin"
 
 #: Inherited by every process a test starts, so that the last test can find one that outlived it.
 SESSION_VARIABLE = "STRATBOX_TEST_SESSION"
+
+
+def pytest_configure() -> None:
+    """Give this session a folder of its own for temporary files: another may run beside it."""
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="stratbox-tests-")
+
+
+def pytest_unconfigure() -> None:
+    """Remove it."""
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

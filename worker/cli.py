@@ -202,8 +202,10 @@ def main() -> None:
     except TyperException as exc:
         _fail(f"{exc.format_message()} (see stratbox --help)", REFUSED)
     except ValidationError as exc:
-        variable = "_".join(["stratbox", *map(str, exc.errors()[0]["loc"])]).upper()
-        _fail(f"{variable}: {exc.errors()[0]['msg']}", REFUSED)
+        where = "_".join(["stratbox", *map(str, exc.errors()[0]["loc"])]).upper()
+        reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
+        # What concerns two settings names them itself.
+        _fail(f"{where}: {reason}" if exc.errors()[0]["loc"] else reason, REFUSED)
     except (InvalidRequest, UnknownSubmission) as exc:
         _fail(str(exc), REFUSED)
     except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:

@@ -24,6 +24,9 @@ class ExecutionConsumer(Consumer):
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Note what is not acknowledged; Celery forgets it here."""
         self._held |= {request.message.delivery_tag for request in tuple(reserved_requests) if not request.acknowledged}
+        for channel in self.connection.transport.channels:
+            # Kombu's own attempt may meet a connection that is half taken down, and its AttributeError ends the worker.
+            channel.do_restore = False
         super().on_connection_error_after_connected(exc)
 
     def on_ready(self) -> None:

@@ -51,7 +51,8 @@ _running: Cancellation | None = None
 class ExecutionMessage(Request):
     """What the worker's main process knows of one task.
 
-    Differs from Celery's in how it ends a task that runs, and in what it shows of one: never its code or data.
+    Differs from Celery's in how it ends a task that runs, in what it shows of one, never its code or data, and in that
+    it survives the loss of the connection.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -67,6 +68,19 @@ class ExecutionMessage(Request):
         """Describe the task to whoever inspects the worker; Celery shows what waits in it with all arguments."""
         described: dict[str, Any] = super().info(safe=True)
         return described
+
+    def acknowledge(self) -> None:
+        """Acknowledge, unless the connection it came by is lost: it is put back then, and who gets it finds the result.
+
+        Celery would try all the same, and the AttributeError that comes of it ends the worker.
+        """
+        if not self.message.channel.closed:
+            super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
+        """Reject, under the same condition."""
+        if not self.message.channel.closed:
+            super().reject(requeue)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the strategy, not the process: the task then returns what was printed, as `cancelled`.

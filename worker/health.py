@@ -129,7 +129,7 @@ def main() -> None:
     try:
         file = WorkerSettings().health_file
     except ValidationError as exc:
-        sys.exit(f"health: {exc.errors()[0]['msg']}")
+        sys.exit(f"health: {exc.errors()[0]['msg'].removeprefix('Value error, ')}")
     if file is None:
         sys.exit("health: set STRATBOX_HEALTH_FILE to the same path for the worker and for this check")
     if problem := check(file, alive_only="--alive" in sys.argv[1:]):

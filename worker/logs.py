@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["configure"]
 
-#: What Celery says of each task: that it came, and its result. Ours says more, in one line. And of each try to store a
-#: result while Redis is away, with a traceback: it goes on until Redis is back.
+#: What Celery says of each task: that it came, and its result. Ours says more, in one line. And of each try to reach
+#: Redis for a result: it goes on until Redis is back.
 TOO_MUCH = {
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,
     "celery.backends.base": logging.ERROR,
+    "celery.backends.redis": logging.CRITICAL,
 }
 LOST = ("consumer: Connection to broker lost", "consumer: Cannot connect to")
 FOUND = "Connected to"

@@ -1,6 +1,6 @@
 """Redis or the engine goes away while strategies come in a trickle: each that was accepted ends as if nothing had been.
 
-OUTAGE_SECONDS, 5 by default, is how long they stay away.
+OUTAGE_SECONDS, 3 by default, is how long they stay away.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from local import CONFIG, private_redis, private_worker
 
 from tasks import Settings, StrategyClient, SubmissionState
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from tasks import Submission
 
-OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 INTERVAL_SECONDS = 0.5
 CODE = "import time\ntime.sleep(0.3)\nprint({number})"
 
@@ -76,25 +78,29 @@ def redis_server(tmp_path: Path) -> Iterator[tuple[Server, str]]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+def engine() -> Iterator[tuple[Server, str]]:
     """An engine of its own that has the executor image, and its URL."""
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         pytest.skip("a second engine takes root and the dockerd program")
-    url = f"unix://{tmp_path}/docker.sock"
-    folders = ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "exec")]
-    apart = ["--pidfile", str(tmp_path / "pid"), "--bridge", "none", "--iptables=false"]
+    with tempfile.TemporaryDirectory(prefix="d") as folder:  # short: the path of a socket has 107 characters at most
+        url = f"unix://{folder}/docker.sock"
+        folders = ["--pidfile", f"{folder}/pid", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
+        # In namespaces of its own: it would take the bridge of the engine beside it down, and leave its mounts behind.
+        command = ["unshare", "--net", "--mount", "dockerd", "--host", url, *folders]
 
-    def answers() -> bool:
-        return subprocess.run(["docker", "--host", url, "version"], capture_output=True, check=False).returncode == 0
+        def answers() -> bool:
+            return (
+                subprocess.run(["docker", "--host", url, "version"], capture_output=True, check=False).returncode == 0
+            )
 
-    server = Server(["dockerd", "--host", url, *folders, *apart], answers)
-    server.start()
-    copy = f"docker save {SandboxConfig().image} | docker --host {url} load"
-    subprocess.run(["sh", "-c", copy], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    yield server, url
-    server.stop()
-    for mount in sorted((tmp_path / "data").glob("*"), reverse=True):
-        subprocess.run(["umount", "-q", mount], check=False)
+        server = Server(command, answers)
+        server.start()
+        try:
+            copy = f"docker save {SandboxConfig().image} | docker --host {url} load"
+            subprocess.run(["sh", "-c", copy], check=True, stdout=subprocess.DEVNULL, timeout=60)
+            yield server, url
+        finally:
+            server.stop()
 
 
 def trickle(client: StrategyClient, seconds: float) -> list[Submission]:
@@ -165,18 +171,17 @@ def test_engine_away(engine: tuple[Server, str], tmp_path: Path) -> None:
 
 
 def test_a_second_sigterm_is_cold(tmp_path: Path) -> None:
-    """It ends at once, and what it ran goes back to the queue and to another worker."""
+    """It ends the worker long before what it runs would end, and that goes back to the queue."""
     with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
         with private_worker(url, concurrency=1, log=tmp_path / "log") as process:
-            submission = client.submit("import time\ntime.sleep(20)\nprint('whole')", timeout=30)
+            submission = client.submit("import time\ntime.sleep(50)", timeout=60)
             while submission.status() is not SubmissionState.RUNNING:
                 time.sleep(0.1)
-            started = time.monotonic()
             process.terminate()
             time.sleep(1)
             assert process.poll() is None, "the first one waits for what runs"
             process.terminate()
-            process.wait(10)
-            assert time.monotonic() - started < 12
-        with private_worker(url, concurrency=1):
-            assert submission.result(timeout=40).output == "whole\n"
+            process.wait(20)
+        with redis.Redis.from_url(url) as server:
+            assert server.llen(client.settings.queue) == 1
+            assert server.hlen("unacked") == 0

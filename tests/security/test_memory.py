@@ -129,6 +129,20 @@ def test_child_dies_first(arena: Arena) -> None:
         assert lowered in {"EACCES", "EPERM"}
 
 
+@pytest.mark.threat(
+    "a strategy that moves back in the line of the memory killer",
+    control="the engine tells of a runner that was killed for memory",
+)
+def test_a_lower_score_changes_no_verdict(arena: Arena) -> None:
+    """Down to 0 it may; the kernel may then take the runner, with output not yet read, and the verdict stays."""
+    lowered = """
+        libc.prctl(4, 1, 0, 0, 0)
+        refusal(lambda: os.write(os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'0'))
+    """
+    result = arena.attack("\n".join(line.removeprefix(" " * 8) for line in (lowered + BOMBS["children"]).splitlines()))
+    assert result.status is ExecutionStatus.OUT_OF_MEMORY, result
+
+
 @pytest.mark.threat("core dumps, message queues", control="core 0, msgqueue 0, both hard")
 def test_limits_cannot_be_raised(arena: Arena) -> None:
     """No core file, no byte in queues, 256 descriptors: soft, hard and for good."""

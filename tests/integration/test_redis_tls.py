@@ -1,0 +1,363 @@
+"""Redis over TLS with the users of ops/redis/users.acl, and behind Sentinels: real servers, a CA made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import secrets
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+from local import private_worker
+from pydantic import SecretStr
+
+from tasks import Settings, StrategyClient
+from tasks.app import create_app
+from tasks.connection import open_async, open_client
+from tasks.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasks import Submission
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+USERS = ("admin", "producer", "worker")
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in a folder."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=10)
+
+
+def make_certificates(folder: Path) -> None:
+    """Make a CA, and a server's and a client's certificate that it signed, for this host's loopback address."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
+    openssl(folder, "req", "-x509", *key, "-days", "2", "-subj", "/CN=CA", "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name in ("server", "client"):
+        openssl(folder, "req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "names")
+        openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback address that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Ask until the answer is yes; a Redis that cannot be asked has not said so."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(redis.RedisError, BrokerUnavailable):
+            if true():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int, *options: str, tls: str = "optional") -> Iterator[subprocess.Popen[bytes]]:
+    """Run a redis-server that speaks TLS only; `tls` says whether clients need a certificate."""
+    files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem")
+    listen = ("--bind", "127.0.0.1", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", tls)
+    command = ["redis-server", *options, *listen, *files, "--save", ""]
+    with (folder / "log").open("ab") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A Redis with TLS and users."""
+
+    port: int
+    certificates: Path
+    passwords: dict[str, str]
+
+    def url(self, user: str) -> str:
+        """Return the URL with which a user logs in."""
+        return f"rediss://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/0"
+
+    def settings(self, user: str) -> Settings:
+        """Return what STRATBOX_REDIS_URL and STRATBOX_REDIS_CA_CERTS would say."""
+        return Settings(redis_url=self.url(user), redis_ca_certs=self.certificates / "ca.pem")
+
+    def login(self, user: str) -> redis.Redis:
+        """Connect as a user, without any of our code."""
+        return redis.Redis.from_url(self.url(user), ssl_ca_certs=str(self.certificates / "ca.pem"))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CA's, a server's and a client's certificate."""
+    folder = tmp_path_factory.mktemp("redis-tls")
+    make_certificates(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(certificates: Path) -> Iterator[Guarded]:
+    """A Redis as ops/redis describes it."""
+    (port,) = free_ports(1)
+    found = Guarded(port, certificates, {user: secrets.token_hex(24) for user in USERS})
+    passwords = {f"STRATBOX_{user.upper()}_PASSWORD": word for user, word in found.passwords.items()}
+    users = subprocess.run([ROOT / "ops/redis/acl"], env=passwords, check=True, capture_output=True, timeout=10)
+    (certificates / "users.acl").write_bytes(users.stdout)
+    with server(certificates, port, "--aclfile", "users.acl"), found.login("admin") as admin:
+        wait_until(admin.ping)
+        yield found
+
+
+@pytest.fixture
+def admin(guarded: Guarded) -> Iterator[redis.Redis]:
+    """The user who may do everything."""
+    with guarded.login("admin") as client:
+        yield client
+
+
+async def read_async(client: StrategyClient, submission_id: str) -> bool:
+    """Look, as an event loop that waits for a result would, whether there is one."""
+    async with open_async(client._app.conf) as connection:
+        return await connection.get(f"celery-task-meta-{submission_id}") is not None
+
+
+def test_strategies_run_with_no_right_missing(guarded: Guarded, admin: redis.Redis) -> None:
+    """Submit, wait, cancel, lose a connection and run again: Redis notes nothing that it refused to either side."""
+    ca_certs = str(guarded.certificates / "ca.pem")
+    with (
+        private_worker(guarded.url("worker"), concurrency=1, STRATBOX_REDIS_CA_CERTS=ca_certs),
+        StrategyClient(guarded.settings("producer")) as client,
+    ):
+        running = client.submit("import time\nprint('begun', flush=True)\ntime.sleep(50)")
+        wait_until(lambda: client.meta(running.id)["status"] == "STARTED")
+        waiting = client.submit("print(1)", priority=9)
+        assert waiting.cancel()
+        assert running.cancel()
+        assert [waiting.result(20).status, running.result(20).status] == ["cancelled", "cancelled"]
+        interrupted = client.submit("import time\ntime.sleep(1.5)\nprint(2)")
+        wait_until(lambda: client.meta(interrupted.id)["status"] == "STARTED")
+        assert admin.client_kill_filter(_type="normal", skipme=True) > 0
+        assert interrupted.result(40).output == "2\n"
+        assert client.submit("print(3)", priority=3).result(20).output == "3\n"
+        assert asyncio.run(read_async(client, interrupted.id))
+        with open_client(create_app(guarded.settings("worker")).conf) as connection:
+            assert connection.llen("celery") == 0
+    assert admin.acl_log() == []
+
+
+PRODUCER_MAY_NOT = """
+FLUSHALL
+FLUSHDB
+KEYS *
+SCAN 0
+RANDOMKEY
+CONFIG GET *
+MONITOR
+CLIENT LIST
+ACL WHOAMI
+SCRIPT FLUSH
+EVAL return 0
+LRANGE celery 0 -1
+LINDEX celery 0
+BRPOP celery 1
+RPOPLPUSH celery celery
+DEL celery
+RENAME celery celery:3
+HGETALL unacked
+ZRANGE unacked_index 0 -1
+SMEMBERS _kombu.binding.celery.pidbox
+LRANGE 1.reply.celery.pidbox 0 -1
+SADD _kombu.binding.reply.celery.pidbox spy
+GET celery
+GET stratbox-cancelled-1
+MGET celery-task-meta-1 unacked
+SUBSCRIBE /0.celeryev/task.sent
+SUBSCRIBE /0.celery.pidbox
+PSUBSCRIBE *
+PSUBSCRIBE celery-task-meta-*
+PUBLISH elsewhere 1
+COPY celery celery-task-meta-1
+"""
+WORKER_MAY_NOT = """
+FLUSHALL
+FLUSHDB
+KEYS *
+SCAN 0
+CONFIG GET *
+CONFIG SET maxmemory 1
+MONITOR
+ACL LIST
+SCRIPT FLUSH
+SHUTDOWN
+REPLICAOF NO ONE
+CLIENT KILL TYPE normal
+GET elsewhere
+SUBSCRIBE elsewhere
+PSUBSCRIBE *
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        *(("producer", line) for line in PRODUCER_MAY_NOT.strip().splitlines()),
+        *(("worker", line) for line in WORKER_MAY_NOT.strip().splitlines()),
+    ],
+)
+def test_refused(guarded: Guarded, user: str, command: str) -> None:
+    """Redis itself refuses it, whatever code a producer or a worker runs."""
+    with guarded.login(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command.split())
+
+
+def test_producer_is_told_what_it_may_not(guarded: Guarded) -> None:
+    """Asking workers for their names is a control command with an answer, and answers can name everybody's tasks."""
+    with StrategyClient(guarded.settings("producer")) as client, pytest.raises(BrokerUnavailable, match="permission"):
+        client.workers()
+
+
+@pytest.mark.parametrize("case", ["another CA", "another name", "no TLS", "wrong password"])
+def test_a_server_that_is_not_ours(guarded: Guarded, tmp_path: Path, case: str) -> None:
+    """No certificate is taken on trust: not another CA's, nor ours for another name; each in one line."""
+    url, ca_certs = guarded.url("producer"), guarded.certificates / "ca.pem"
+    if case == "another CA":
+        make_certificates(tmp_path)
+        ca_certs = tmp_path / "ca.pem"
+    wrong = {
+        "another CA": Settings(redis_url=url, redis_ca_certs=ca_certs),
+        "another name": Settings(redis_url=url.replace("127.0.0.1", "localhost"), redis_ca_certs=ca_certs),
+        "no TLS": Settings(redis_url=url.replace("rediss", "redis")),
+        "wrong password": Settings(redis_url=url.replace("producer:", "producer:x"), redis_ca_certs=ca_certs),
+    }
+    with StrategyClient(wrong[case]) as client, pytest.raises(BrokerUnavailable) as caught:
+        client.submit("print(1)")
+    assert "\n" not in str(caught.value)
+    assert guarded.passwords["producer"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("half", ["queue", "results"])
+def test_both_halves_of_celery_check_the_certificate(guarded: Guarded, tmp_path: Path, half: str) -> None:
+    """Queue and results connect by different code; kombu's would take any certificate if it were not told."""
+    make_certificates(tmp_path)
+    app = create_app(Settings(redis_url=guarded.url("producer"), redis_ca_certs=tmp_path / "ca.pem"))
+    try:
+        with pytest.raises((redis.ConnectionError, OperationalError), match="CERTIFICATE_VERIFY_FAILED"):
+            app.backend.client.ping() if half == "results" else app.connection_for_write().channel()
+    finally:
+        app.close()
+
+
+def test_client_certificates(certificates: Path) -> None:
+    """Where Redis asks for a client's certificate, one that the CA signed is sent, and without one nothing goes."""
+    (port,) = free_ports(1)
+    without = Settings(redis_url=f"rediss://127.0.0.1:{port}/0", redis_ca_certs=certificates / "ca.pem")
+    pair = {"redis_client_cert": certificates / "client.pem", "redis_client_key": certificates / "client.key"}
+    with server(certificates, port, tls="yes"):
+        with StrategyClient(without.model_copy(update=pair)) as client:
+            wait_until(lambda: bool(client._app.backend.client.ping()))
+            client.submit("print(1)")
+        with StrategyClient(without) as client, pytest.raises(BrokerUnavailable):
+            client.submit("print(1)")
+
+
+SENTINEL_CONFIG = """
+bind 127.0.0.1
+port 0
+tls-port {port}
+tls-cert-file server.pem
+tls-key-file server.key
+tls-ca-cert-file ca.pem
+tls-auth-clients optional
+tls-replication yes
+requirepass {password}
+sentinel monitor strategies 127.0.0.1 {master} 1
+sentinel auth-pass strategies {password}
+sentinel down-after-milliseconds strategies 1000
+sentinel failover-timeout strategies 2000
+"""
+
+
+@contextlib.contextmanager
+def watched_pair(folder: Path, ports: list[int], password: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a master, its replica and one Sentinel; give the master. A Sentinel promotes only a replica in step."""
+    first, second, sentinel = ports
+    replicated = ("--requirepass", password, "--masterauth", password, "--tls-replication", "yes")
+    (folder / "sentinel.conf").write_text(SENTINEL_CONFIG.format(port=sentinel, master=first, password=password))
+    with contextlib.ExitStack() as stack:
+        options = f"ssl_ca_certs={folder / 'ca.pem'}"
+        urls = (f"rediss://:{password}@127.0.0.1:{port}/0?{options}" for port in (first, sentinel))
+        direct, watcher = (stack.enter_context(redis.Redis.from_url(url)) for url in urls)
+        master = stack.enter_context(server(folder, first, *replicated, "--repl-diskless-sync-delay", "0"))
+        stack.enter_context(server(folder, second, *replicated, "--replicaof", "127.0.0.1", str(first)))
+        wait_until(lambda: direct.info("replication").get("slave0", {}).get("state") == "online")
+        stack.enter_context(server(folder, sentinel, "sentinel.conf", "--sentinel"))
+        wait_until(lambda: any(r["master-link-status"] == "ok" for r in watcher.sentinel_slaves("strategies")))
+        yield master
+
+
+def submit_until_accepted(client: StrategyClient, code: str) -> Submission:
+    """Submit again whenever it meets the change of master itself: a producer is told, and nothing was enqueued."""
+    accepted: list[Submission] = []
+
+    def submit() -> bool:
+        accepted.append(client.submit(code))
+        return True
+
+    wait_until(submit)
+    return accepted[0]
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect a test's garbage at its end, and not in the middle of another one."""
+    yield
+    gc.collect()
+
+
+# Celery's backend leaves its connections to Sentinels to the garbage collector, which may come to the socket first.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.usefixtures("collected")
+def test_sentinels_name_another_master(certificates: Path) -> None:
+    """The master dies: producer, worker and waiters go over to the replica, all of it over TLS."""
+    *ports, nobody = free_ports(4)
+    password = secrets.token_hex(12)
+    settings = Settings(
+        redis_url=f"sentinel://:{password}@127.0.0.1:{nobody}/0;sentinel://127.0.0.1:{ports[2]}",
+        redis_ca_certs=certificates / "ca.pem",
+        redis_sentinel_master="strategies",
+        redis_sentinel_password=SecretStr(password),
+    )
+    worker = private_worker(
+        settings.redis_url,
+        concurrency=1,
+        STRATBOX_REDIS_CA_CERTS=str(settings.redis_ca_certs),
+        STRATBOX_REDIS_SENTINEL_MASTER=settings.redis_sentinel_master,
+        STRATBOX_REDIS_SENTINEL_PASSWORD=password,
+    )
+    with watched_pair(certificates, ports, password) as master, worker, StrategyClient(settings) as client:
+        before = client.submit("print('before')")
+        assert before.result(20).output == "before\n"
+        master.kill()
+        wait_until(lambda: client.server_info()["tcp_port"] == ports[1])
+        after = submit_until_accepted(client, "print('after')")
+        assert after.result(45).output == "after\n"
+        assert client.meta(before.id)  # a replica follows a moment later, so what it says of the last result is open
+        assert asyncio.run(read_async(client, after.id))
+        with open_client(client._app.conf) as connection:
+            assert connection.llen("celery") == 0
