@@ -41,6 +41,8 @@ DENIED = frozenset(
     "recarray record void "
     # swap or build the native state of random generators: a state is trusted, and so are its function pointers
     "BitGenerator MT19937 Philox get_bit_generator set_bit_generator set_state "
+    # set attributes by names that are made when the code runs
+    "BaseIndexer Flags "
     # makes a class of the parts it is given
     "HolidayCalendarFactory "
     # tell of the host: paths, processor, libraries

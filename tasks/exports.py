@@ -59,15 +59,15 @@ numpy.random: Generator PCG64 PCG64DXSM RandomState SFC64 SeedSequence beta bino
   standard_exponential standard_gamma standard_normal standard_t triangular uniform vonmises wald weibull zipf
 numpy.typing: ArrayLike DTypeLike NBitBase NDArray
 pandas: ArrowDtype BooleanDtype Categorical CategoricalDtype CategoricalIndex DataFrame DateOffset DatetimeIndex
-  DatetimeTZDtype Flags Float32Dtype Float64Dtype Grouper Index IndexSlice Int16Dtype Int32Dtype Int64Dtype Int8Dtype
-  Interval IntervalDtype IntervalIndex MultiIndex NA NaT NamedAgg Period PeriodDtype PeriodIndex RangeIndex Series
-  SparseDtype StringDtype Timedelta TimedeltaIndex Timestamp UInt16Dtype UInt32Dtype UInt64Dtype UInt8Dtype array
-  bdate_range col concat crosstab cut date_range describe_option factorize from_dummies get_dummies get_option
-  infer_freq interval_range isna isnull json_normalize lreshape melt merge merge_asof merge_ordered notna notnull
-  option_context options period_range pivot pivot_table qcut reset_option set_eng_float_format set_option
-  timedelta_range to_datetime to_numeric to_timedelta unique wide_to_long
+  DatetimeTZDtype Float32Dtype Float64Dtype Grouper Index IndexSlice Int16Dtype Int32Dtype Int64Dtype Int8Dtype Interval
+  IntervalDtype IntervalIndex MultiIndex NA NaT NamedAgg Period PeriodDtype PeriodIndex RangeIndex Series SparseDtype
+  StringDtype Timedelta TimedeltaIndex Timestamp UInt16Dtype UInt32Dtype UInt64Dtype UInt8Dtype array bdate_range col
+  concat crosstab cut date_range describe_option factorize from_dummies get_dummies get_option infer_freq interval_range
+  isna isnull json_normalize lreshape melt merge merge_asof merge_ordered notna notnull option_context options
+  period_range pivot pivot_table qcut reset_option set_eng_float_format set_option timedelta_range to_datetime
+  to_numeric to_timedelta unique wide_to_long
 pandas.api:
-pandas.api.indexers: BaseIndexer FixedForwardWindowIndexer VariableOffsetWindowIndexer check_array_indexer
+pandas.api.indexers: FixedForwardWindowIndexer VariableOffsetWindowIndexer check_array_indexer
 pandas.api.types: CategoricalDtype DatetimeTZDtype IntervalDtype PeriodDtype infer_dtype is_any_real_numeric_dtype
   is_array_like is_bool is_bool_dtype is_categorical_dtype is_complex is_complex_dtype is_datetime64_any_dtype
   is_datetime64_dtype is_datetime64_ns_dtype is_datetime64tz_dtype is_dict_like is_dtype_equal is_extension_array_dtype

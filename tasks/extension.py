@@ -42,9 +42,9 @@ _OTHER_MODULES = frozenset(
 
 # Functions and classes that evaluate text, reach attributes by name, make classes or wrap any function.
 _DOOR_NAMES = frozenset(
-    """BufferingFormatter EnumDict EnumMeta EnumType FileHandler Formatter ForwardRef GenericAlias attrgetter
-    evaluate_forward_ref get_annotations get_type_hints make_dataclass methodcaller new_class np numpy pandas pd
-    simple_enum singledispatch singledispatchmethod update_wrapper warn_explicit""".split()
+    """BaseIndexer BufferingFormatter EnumDict EnumMeta EnumType FileHandler Flags Formatter ForwardRef GenericAlias
+    attrgetter contextmanager evaluate_forward_ref get_annotations get_type_hints make_dataclass methodcaller new_class
+    np numpy pandas pd property simple_enum singledispatch singledispatchmethod update_wrapper warn_explicit""".split()
 )
 
 

@@ -101,6 +101,7 @@ collections: ChainMap Counter OrderedDict UserDict UserList UserString defaultdi
 collections.abc: Callable Collection Container Generator Hashable ItemsView Iterable Iterator
   KeysView Mapping MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Set
   Sized ValuesView
+contextlib: suppress
 copy: Error copy deepcopy
 dataclasses: FrozenInstanceError InitVar KW_ONLY asdict astuple dataclass field fields is_dataclass
   replace
@@ -108,7 +109,7 @@ datetime: MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo
 decimal: Context Decimal DivisionByZero InvalidOperation Overflow ROUND_CEILING ROUND_DOWN
   ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP getcontext localcontext
   setcontext
-enum: Enum Flag IntEnum IntFlag StrEnum auto property unique
+enum: Enum Flag IntEnum IntFlag StrEnum auto unique
 fractions: Fraction
 functools: cache cached_property cmp_to_key lru_cache partial partialmethod reduce total_ordering
   wraps
@@ -149,43 +150,38 @@ zoneinfo: ZoneInfo ZoneInfoNotFoundError available_timezones
 """
 
 _NODES = _words("""
-Module FunctionDef ClassDef Return Delete Assign AugAssign AnnAssign For While If With Match
-Raise Try TryStar Assert Import ImportFrom Global Nonlocal Expr Pass Break Continue TypeAlias
-TypeVar ParamSpec TypeVarTuple BoolOp NamedExpr BinOp UnaryOp Lambda IfExp Dict Set ListComp
-SetComp DictComp GeneratorExp Yield YieldFrom Compare Call FormattedValue JoinedStr Constant
-Attribute Subscript Starred Name List Tuple Slice comprehension ExceptHandler arguments arg
-keyword alias withitem match_case MatchValue MatchSingleton MatchSequence MatchMapping
-MatchClass MatchStar MatchAs MatchOr And Or Add Sub Mult MatMult Div Mod Pow LShift RShift BitOr
-BitXor BitAnd FloorDiv Invert Not UAdd USub Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn""")
+Module FunctionDef ClassDef Return Delete Assign AugAssign AnnAssign For While If With Match Raise Try TryStar
+Assert Import ImportFrom Global Nonlocal Expr Pass Break Continue TypeAlias TypeVar ParamSpec TypeVarTuple BoolOp
+NamedExpr BinOp UnaryOp Lambda IfExp Dict Set ListComp SetComp DictComp GeneratorExp Yield YieldFrom Compare Call
+FormattedValue JoinedStr Constant Attribute Subscript Starred Name List Tuple Slice comprehension ExceptHandler
+arguments arg keyword alias withitem match_case MatchValue MatchSingleton MatchSequence MatchMapping MatchClass
+MatchStar MatchAs MatchOr And Or Add Sub Mult MatMult Div Mod Pow LShift RShift BitOr BitXor BitAnd FloorDiv Invert
+Not UAdd USub Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn""")
 
 # type and open are here for their honest calls only; the validator looks at each use.
 _BUILTINS = _words("""
-abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
-enumerate filter float format frozenset hasattr hash hex id int isinstance issubclass iter len
-list map max min next object oct open ord pow print property range repr reversed round set slice
-sorted staticmethod str sum super tuple type zip Ellipsis NotImplemented ArithmeticError
-AssertionError AttributeError BaseException DeprecationWarning EOFError Exception ExceptionGroup
-FileNotFoundError FloatingPointError FutureWarning IOError IndexError KeyError KeyboardInterrupt
-LookupError MemoryError NameError NotImplementedError OSError OverflowError
-PendingDeprecationWarning PermissionError RecursionError ReferenceError RuntimeError
-RuntimeWarning StopIteration SyntaxError SystemExit TimeoutError TypeError UnboundLocalError
-UnicodeError UserWarning ValueError Warning ZeroDivisionError __name__""")
+abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate filter float
+format frozenset hasattr hash hex id int isinstance issubclass iter len list map max min next object oct open ord
+pow print property range repr reversed round set slice sorted staticmethod str sum super tuple type zip Ellipsis
+NotImplemented ArithmeticError AssertionError AttributeError BaseException DeprecationWarning EOFError Exception
+ExceptionGroup FileNotFoundError FloatingPointError FutureWarning IOError IndexError KeyError KeyboardInterrupt
+LookupError MemoryError NameError NotImplementedError OSError OverflowError PendingDeprecationWarning
+PermissionError RecursionError ReferenceError RuntimeError RuntimeWarning StopIteration SyntaxError SystemExit
+TimeoutError TypeError UnboundLocalError UnicodeError UserWarning ValueError Warning ZeroDivisionError __name__""")
 
 _DEFINABLE = frozenset(
     f"__{name}__"
     for name in _words("""
-abs add and bool call contains delitem divmod enter eq exit float floordiv format ge getitem gt
-hash iadd imul index init init_subclass int invert isub iter itruediv le len lt matmul missing
-mod mul ne neg new next or pos post_init pow radd repr reversed rfloordiv rmod rmul round rpow
-rsub rtruediv setitem str sub truediv xor""")
+abs add and bool call contains delitem divmod enter eq exit float floordiv format ge getitem gt hash iadd imul index
+init init_subclass int invert isub iter itruediv le len lt matmul missing mod mul ne neg new next or pos post_init
+pow radd repr reversed rfloordiv rmod rmul round rpow rsub rtruediv setitem str sub truediv xor""")
 )
 
 _INTROSPECTION = _words("""
-f_back f_builtins f_code f_globals f_lasti f_lineno f_locals f_trace f_trace_lines
-f_trace_opcodes co_code co_consts co_filename co_names co_varnames gi_code gi_frame gi_yieldfrom
-cr_await cr_code cr_frame cr_origin ag_await ag_code ag_frame tb_frame tb_lasti tb_lineno tb_next
-with_traceback cell_contents func_closure func_code func_globals mro obj get_field vformat attrname
-capsule""")
+f_back f_builtins f_code f_globals f_lasti f_lineno f_locals f_trace f_trace_lines f_trace_opcodes co_code co_consts
+co_filename co_names co_varnames gi_code gi_frame gi_yieldfrom cr_await cr_code cr_frame cr_origin ag_await ag_code
+ag_frame tb_frame tb_lasti tb_lineno tb_next with_traceback cell_contents func_closure func_code func_globals mro
+obj get_field vformat attrname capsule""")
 
 _DATA_FILE = "the data is read with json.load(open('/workspace/data.json'))"
 _NO_FILES = f"nothing can be read or written here: {_DATA_FILE}, results are printed"
@@ -196,7 +192,7 @@ _HINTS = {
     "R1": "use plain statements and expressions: no async, no await",
     "R2": "import only numpy, pandas and small pure modules such as math, statistics or datetime",
     "R3": "leave double underscores out; super().__init__() and type(x).__name__ are fine",
-    "R4": "use the public method or attribute; names like _x belong to self",
+    "R4": "use a public attribute, or add a property: other.price, not other._price; names like _x belong to self",
     "R5": "drop it: a strategy needs no frames, code objects or class internals",
     "R6": "use a plain builtin, or define the name before you use it",
     "R7": "write module.function(...) with a documented function; never pass or rebind the module",
@@ -221,7 +217,10 @@ _HINTS = {
     "limit": "repair the violations above first, then validate again",
     "vars": "keep the values in a dict, or use dataclasses.asdict(obj)",
     "input": "there is nobody to ask: use constants or /workspace/data.json",
-    "type": "write isinstance(x, C), type(x) is C, type(x).__name__, or for a new object C(...), type(self)(price=1)",
+    "type": "write isinstance(x, C), type(x) is C, type(x).__name__, handlers.get(type(x)), C(1), type(self)(price=1)",
+    "property": "write @property without an import: the builtin serves enumerations too",
+    "contextmanager": "write a class with __enter__ and __exit__, or plain try and finally",
+    "attrgetter": "write a lambda, such as lambda trade: trade.price; itemgetter is fine for keys and positions",
     "ABCMeta": "write class Base(ABC): or class Base(metaclass=ABCMeta):",
     "TypedDict": "write class Bar(TypedDict): with one line per key, such as close: float",
     "ndarray": "make arrays with np.zeros, np.empty or np.array; as a type write np.ndarray in annotations",
@@ -236,6 +235,8 @@ _HINTS = {
 _SHARED_HINTS = {
     "Enum Flag IntEnum IntFlag StrEnum": "write class Side(Enum): with members BUY = 1, and use that class",
     "attrname capsule": "drop it: use @cached_property and np.random.default_rng(seed) as they are",
+    "singledispatch singledispatchmethod": "use isinstance and if, or a dict of functions: handlers.get(type(x))",
+    "BaseIndexer FixedForwardWindowIndexer": "write FixedForwardWindowIndexer(window_size=3), or .rolling(n)",
     "exit quit": "let the script end, or raise SystemExit",
     "globals locals": "pass values as arguments or keep them in a dict",
     "plot plotting": _NO_DISPLAY,
@@ -245,6 +246,7 @@ _IMPORT_HINTS = {
     "requests urllib http httpx socket aiohttp websocket yfinance ccxt": _NO_NETWORK,
     "os pathlib io glob shutil csv sqlite3": _NO_FILES,
     "sys": "leave it out: print the result; stop with raise SystemExit",
+    "traceback": "let the exception rise: its traceback is reported; or print(exc)",
     "pickle": "use json.dumps and json.loads",
     "matplotlib seaborn plotly mplfinance": _NO_DISPLAY,
     "talib ta pandas_ta": "write the indicator with pandas: rolling, ewm, diff",
@@ -268,32 +270,29 @@ DEFAULT_POLICY = Policy(
     writable_dunders=_words("__doc__ __name__"),
     public_privates=_words("_asdict _fields _make _name_ _replace _value_"),
     introspection=_INTROSPECTION,
-    system_modules=_words("""_pickle builtins cffi codecs ctypes importlib inspect io linecache
-        marshal multiprocessing os pathlib pickle pkgutil posix runpy shutil socket subprocess sys
-        tempfile"""),
-    library_sinks=_words("""DataSource ExcelFile ExcelWriter HDFStore as_strided ctypeslib eval f2py
-        from_dlpack fromfile fromregex genfromtxt load loadtxt memmap plotting save savetxt savez
-        savez_compressed show_config show_versions test testing"""),
-    sinks=_words("""as_strided ctypeslib dump dumps eval f2py fromfile fromregex genfromtxt loadtxt
-        memmap plot plotting query savetxt savez savez_compressed to_clipboard to_excel to_feather
-        to_gbq to_hdf to_html to_iceberg to_latex to_markdown to_orc to_parquet to_pickle to_sql
-        to_stata to_xarray to_xml tofile"""),
+    system_modules=_words("""_pickle builtins cffi codecs ctypes importlib inspect io linecache marshal
+        multiprocessing os pathlib pickle pkgutil posix runpy shutil socket subprocess sys tempfile"""),
+    library_sinks=_words("""DataSource ExcelFile ExcelWriter HDFStore as_strided ctypeslib eval f2py from_dlpack
+        fromfile fromregex genfromtxt load loadtxt memmap plotting save savetxt savez savez_compressed show_config
+        show_versions test testing"""),
+    sinks=_words("""as_strided ctypeslib dump dumps eval f2py fromfile fromregex genfromtxt loadtxt memmap plot
+        plotting query savetxt savez savez_compressed to_clipboard to_excel to_feather to_gbq to_hdf to_html
+        to_iceberg to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata to_xarray to_xml tofile"""),
     sink_prefixes=("read_", "to_"),
-    honest_conversions=_words("""to_bytes to_datetime to_datetime64 to_dict to_eng_string
-        to_flat_index to_frame to_integral_exact to_integral_value to_julian_date to_list to_numeric
-        to_numpy to_offset to_period to_pydatetime to_pytimedelta to_records to_series to_timedelta
-        to_timedelta64 to_timestamp to_tuples"""),
+    honest_conversions=_words("""to_bytes to_datetime to_datetime64 to_dict to_eng_string to_flat_index to_frame
+        to_integral_exact to_integral_value to_julian_date to_list to_numeric to_numpy to_offset to_period
+        to_pydatetime to_pytimedelta to_records to_series to_timedelta to_timedelta64 to_timestamp to_tuples"""),
     text_exporters=_words("to_csv to_json to_string"),
     option_calls=_words("option_context reset_option set_option"),
     option_prefixes=("display.", "mode."),
     string_dispatch=_words("agg aggregate apply transform"),
     flat_dispatch=_words("map pipe"),
     positional_dispatch=MappingProxyType({"NamedAgg": 1, "crosstab": 5, "pivot_table": 4}),
-    writing_methods=_words("""eval plot query to_clipboard to_csv to_excel to_feather to_gbq to_hdf
-        to_html to_iceberg to_json to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata
-        to_string to_xarray to_xml"""),
-    reductions=_words("""all any bfill count cummax cummin cumprod cumsum diff ffill first idxmax
-        idxmin kurt last mad max mean median min nunique ohlc pct_change prod quantile rank sem
-        shift size skew std sum var abs sqrt log exp"""),
+    writing_methods=_words("""eval plot query to_clipboard to_csv to_excel to_feather to_gbq to_hdf to_html
+        to_iceberg to_json to_latex to_markdown to_orc to_parquet to_pickle to_sql to_stata to_string to_xarray
+        to_xml"""),
+    reductions=_words("""all any bfill count cummax cummin cumprod cumsum diff ffill first idxmax idxmin kurt last
+        mad max mean median min nunique ohlc pct_change prod quantile rank sem shift size skew std sum var abs sqrt
+        log exp"""),
     hints=MappingProxyType(_HINTS),
 )

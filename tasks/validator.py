@@ -61,6 +61,7 @@ class ASTValidator:
         bindings.collect(context)
         classes.clear_harmless(context)
         fields.judge_names(context)
+        names.judge_class_imports(context)
         _walk(context)
         dispatch.finish(context)
         legality.check_legality(context)

@@ -93,8 +93,9 @@ class ExecutionMessage(Request):
         self._interrupt()
 
     def _interrupt(self) -> None:
-        # The task may not have come to its sandbox yet: repeat until its result is in.
-        if self.acknowledged:
+        # The task may not have come to its sandbox yet: repeat until its result is in. With the connection lost Celery
+        # ends the process, and another may have its number.
+        if self.acknowledged or self.message.channel.closed:
             return
         try:
             os.kill(self.worker_pid, CANCEL_SIGNAL)

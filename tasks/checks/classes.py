@@ -92,8 +92,12 @@ def _judge_enumerations(context: Context) -> None:
     classes = _MEMBER_MAKERS.union(node.name for node in context.of_kinds(["ClassDef"]))
     classes = classes.difference(node.name for node in context.of_kinds(["FunctionDef"])) if pending else classes
     has_hooks = not _EARLY_HOOKS.isdisjoint(context.bound)
+    seen: set[ast.ClassDef] = set()
     while pending:
         node = pending.pop()
+        if node in seen:  # it is the heir of several
+            continue
+        seen.add(node)
         hooks = [part for part in node.body if getattr(part, "name", "") in _EARLY_HOOKS]
         if has_hooks:  # of a mixin, perhaps
             hooks += (base for base in node.bases if _is_own_mixin(context, base, classes))

@@ -34,6 +34,7 @@ class Context:
     plain_names: set[str] = field(default_factory=set)  #: loading these is always fine
     plain_attributes: set[str] = field(default_factory=set)  #: so far: reading these from a value is
     own_loads: dict[str, set[int]] = field(default_factory=dict)  #: see ``scopes``: found when a check asks
+    uses: Any = None  #: see ``scopes``: built when a check asks for it
     assigned: dict[str, list[ast.expr]] | None = None  #: see ``assignments``: built when a check asks for it
     plain_templates: dict[str, bool] = field(default_factory=dict)  #: variables that hold harmless format strings
     method_texts: list[ast.AST] = field(default_factory=list)  #: strings that name a method which writes

@@ -6,12 +6,17 @@ from typing import NamedTuple
 __all__ = ["Finding", "Findings", "Problem", "printable"]
 
 _TEXT_LENGTH = 80
+_ANY = "replace"  # half a surrogate pair, which is refused anyhow
 
 Problem = tuple[str, str] | None  # rule and message
 
 
 class Finding(NamedTuple):
-    """A violation before its text is cut: most of them may be over the limit."""
+    """A violation before its text is cut: most of them may be over the limit.
+
+    Columns are offsets in UTF-8 bytes while it is kept, and 1-based characters once it is returned: to count the
+    characters of a long line takes long, and only those under the limit need it.
+    """
 
     line: int
     column: int
@@ -38,6 +43,7 @@ class Findings:
     def __init__(self) -> None:
         """Start without lines: ``source`` sets them once it has read the text."""
         self.lines: list[str] = []
+        self._encoded: dict[int, bytes] = {}
         self._found: list[Finding] = []
 
     def report(self, problem: Problem, node: ast.AST, thing: str) -> None:
@@ -49,22 +55,21 @@ class Findings:
         """Add a finding at ``node``; for an attribute, at its name."""
         line, offset = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
         last, end = getattr(node, "end_lineno", None), getattr(node, "end_col_offset", None)
-        raw = self._line(last or line).encode()
         if isinstance(node, ast.Attribute) and end is not None:
             start = end - len(node.attr.encode())
-            if raw[max(start, 0) : end] == node.attr.encode():
+            if self._bytes(last or line)[max(start, 0) : end] == node.attr.encode():
                 line, offset = last, start
-        stop = _characters(raw, end) if last == line and end is not None else None
-        column = _characters(self._line(line).encode(), offset)
-        self.add_at(rule, line, column, message, *things, stop=stop)
+        self._add(Finding(line, offset, rule, end if last == line else None, message, things))
 
-    def add_at(  # the arguments are one finding
-        self, rule: str, line: int, column: int, message: str, *things: str, stop: int | None = None
-    ) -> None:
+    def add_at(self, rule: str, line: int, column: int, message: str, *things: str) -> None:
         """Add a finding at a 1-based place, moved into the source where it lies outside."""
-        line = min(max(line, 1), max(len(self.lines), 1))
-        column = min(max(column, 1), len(self._line(line)) + 1)
-        self._found.append(Finding(line, column, rule, stop, message, things))
+        before = self._line(line)[: max(column - 1, 0)]
+        self._add(Finding(line, len(before.encode(errors=_ANY)), rule, None, message, things))
+
+    def _add(self, item: Finding) -> None:
+        line = min(max(item.line, 1), max(len(self.lines), 1))
+        column = min(max(item.column, 0), len(self._bytes(line)))
+        self._found.append(item._replace(line=line, column=column))
 
     def add_syntax_error(self, error: SyntaxError) -> None:
         """Add what the parser or the compiler says."""
@@ -77,12 +82,22 @@ class Findings:
             first = found[limit - 1]
             message = f"{len(found) - limit + 1} more violations are left out, the limit is {limit}"
             found[limit - 1 :] = [first._replace(rule="R0", message=message, things=("limit",))]
-        return found
+        return [self._in_characters(item) for item in found]
+
+    def _in_characters(self, item: Finding) -> Finding:
+        raw = self._bytes(item.line)
+        stop = None if item.stop is None else _characters(raw, item.stop)
+        return item._replace(column=_characters(raw, item.column), stop=stop)
 
     def text(self, item: Finding) -> str:
         """Return what stands at ``item``."""
         stop = None if item.stop is None else item.stop - 1
         return printable(self._line(item.line)[item.column - 1 : stop].rstrip())
+
+    def _bytes(self, number: int) -> bytes:
+        if number not in self._encoded:
+            self._encoded[number] = self._line(number).encode(errors=_ANY)
+        return self._encoded[number]
 
     def _line(self, number: int) -> str:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""

@@ -120,6 +120,10 @@ def _is_never_called(_: Policy, __: ast.Call) -> bool:
     return False
 
 
+def _spells_options(_: Policy, call: ast.Call) -> bool:
+    return all(option.arg is not None for option in call.keywords)
+
+
 def _keeps_memory(_: Policy, call: ast.Call) -> bool:
     return all(option.arg not in {"refcheck", None} for option in call.keywords)
 
@@ -187,10 +191,13 @@ _ARRAY = Guard("R8", "np.ndarray stands in annotations and isinstance; it is nei
 _ENUM = Guard("R6", "an enumeration is a class statement, or gets a literal name and literal members", _names_literally)
 _METACLASS = Guard("R6", "ABCMeta is only a metaclass, as in class A(metaclass=ABCMeta)", _is_never_called)
 _TYPED_DICT = Guard("R6", "TypedDict is only the base of a class", _is_never_called)
+# Its options become attributes: one named when the code runs could be any, such as what copy or numpy look up.
+_INDEXER = Guard("R7", "an indexer is only called, and its options are spelled out", _spells_options)
 
 _CLASSES = (_ARRAY, _ENUM, _METACLASS, _TYPED_DICT)
 _BY_NAME = {
     **dict.fromkeys(("Enum", "Flag", "IntEnum", "IntFlag", "StrEnum"), _ENUM),
+    **dict.fromkeys(("FixedForwardWindowIndexer", "VariableOffsetWindowIndexer"), _INDEXER),
     "ABCMeta": _METACLASS,
     "Formatter": _FORMATTER,
     "TypedDict": _TYPED_DICT,

@@ -17,6 +17,8 @@ _MOST_CAPTURES = 500  # each name in a pattern is rotated below all others
 _MOST_UNWINDINGS = 200_000  # each jump out of a block repeats how each block around it ends
 _MOST_COPIES = 4_000_000  # each scope gets a copy of the names around it
 _MOST_SCOPES = 1_000  # the code of each is compared with that of all others; 1,600 take 60 ms, 12,000 take 3 s
+_MOST_BIG_NUMBERS = 1_000  # 10,000 whose hashes are all 1 make a set in 3 s
+_BIG = 1 << 61  # the hash of what is smaller is the number itself
 
 # From 3.12 on a comprehension is a handler to the compiler, and 21 to 23 handlers within each other crash all versions
 # of Python before the fix of August 2026 (gh-156091).
@@ -64,7 +66,12 @@ def _is_laborious(context: Context) -> bool:
         or jumps * blocks > _MOST_UNWINDINGS
         or scopes > _MOST_SCOPES
         or scopes * len(context.bound) > _MOST_COPIES
+        or sum(_is_big(node.value) for node in context.of_kinds(["Constant"])) > _MOST_BIG_NUMBERS
     )
+
+
+def _is_big(value: object) -> bool:
+    return isinstance(value, int) and value >= _BIG - 1
 
 
 def _handlers(context: Context) -> int:
@@ -112,9 +119,8 @@ def _suspect_lines(context: Context) -> Iterator[int]:
     yield from (node.target.lineno for node in context.of_kinds(["comprehension"]) if node.is_async)
     # Before Python 3.12 the parts of a long f-string may claim to be on other lines.
     yield from (node.lineno for node in context.of_kinds(["JoinedStr"]) if node.lineno != node.end_lineno)
-    for node in context.of_kinds(["ImportFrom"]):
-        if node.module == "__future__":  # what stands before makes it illegal
-            yield from range(1, node.lineno)
+    future = [node.lineno for node in context.of_kinds(["ImportFrom"]) if node.module == "__future__"]
+    yield from range(1, max(future, default=1))  # what stands before makes it illegal
 
 
 def _named_parts(node: ast.Call | ast.FunctionDef | ast.Lambda) -> list[ast.keyword] | list[ast.arg]:

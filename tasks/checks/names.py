@@ -7,9 +7,25 @@ from tasks.checks.context import SELF, Context, is_dunder
 from tasks.checks.guards import find_guard, is_sink
 from tasks.checks.scopes import own_loads
 
-__all__ = ["visit_binding", "visit_import", "visit_import_from", "visit_keyword", "visit_name"]
+__all__ = ["judge_class_imports", "visit_binding", "visit_import", "visit_import_from", "visit_keyword", "visit_name"]
 
 _NONE: frozenset[str] = frozenset()
+_SUITES = (
+    ast.If | ast.For | ast.While | ast.With | ast.Try | ast.TryStar | ast.ExceptHandler | ast.Match | ast.match_case
+)
+
+
+def judge_class_imports(context: Context) -> None:
+    """Refuse a module or a guarded function that a class imports: as an attribute, ``A.np``, no check would know it."""
+    stack = [part for node in context.of_kinds(["ClassDef"]) for part in node.body]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {imported(node, alias)[0] for alias in node.names}
+            if not names.isdisjoint(context.modules) or not names.isdisjoint(context.guarded):
+                context.findings.add("R7", node, "an import within a class makes an attribute: import above the class")
+        elif isinstance(node, _SUITES):
+            stack += ast.iter_child_nodes(node)
 
 
 def visit_import(context: Context, node: ast.Import) -> None:

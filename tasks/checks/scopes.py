@@ -1,11 +1,13 @@
 """Tell where a variable that is called like a builtin, such as ``open``, can still be that builtin.
 
 In a function a name that is bound anywhere is never the builtin. In a module or a class body it is the builtin until
-it is bound, so there only what follows a binding in the same suite, or inside what follows, is certain.
+it is bound, so there only what follows a binding in the same suite, or inside what follows, is certain. The same holds
+for what an import calls so, such as ``from enum import Enum``: that import makes no name the code's own.
 """
 
 import ast
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeGuard
 
@@ -13,6 +15,10 @@ from tasks.checks.bindings import BINDING_KINDS, bound_names, imported
 from tasks.checks.context import Context
 
 __all__ = ["own_loads"]
+
+# To follow one name takes as long as the code has nodes, and code can have thousands of such names: none of those that
+# come after so many nodes is taken for the code's own.
+_MOST_FOLLOWED = 300_000
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -37,19 +43,52 @@ class _Name(NamedTuple):
     read: list[int]
     bound: list[int]
     flows: bool  # no statement uncovers the builtin again
+    imported: bool  # an import of what is guarded binds it too
 
-    @classmethod
-    def find(cls, text: str, context: Context) -> "_Name":
-        """Look for ``text`` among all nodes."""
-        loads = sorted(node.lineno for node in context.of_kinds(["Name"]) if _is_load(node, text))
-        binders = [node for node in context.of_kinds(BINDING_KINDS) if _binds_name(node, text)]
-        return cls(text, loads, sorted(map(_first_line, binders)), not any(map(_may_unbind, binders)))
+
+class _Uses:
+    """Where the names in question are read and bound: found once, for all of them."""
+
+    def __init__(self, context: Context) -> None:
+        """Look at all nodes that read or bind a name."""
+        names = {"open", "type", *context.guarded}
+        self.loads: defaultdict[str, list[int]] = defaultdict(list)
+        self.binders: defaultdict[str, list[ast.AST]] = defaultdict(list)
+        self.left = _MOST_FOLLOWED
+        self._top = {id(node) for module in context.of_kinds(["Module"]) for node in module.body}
+        for node in context.of_kinds(["Name"]):
+            if node.id in names and isinstance(node.ctx, ast.Load):
+                self.loads[node.id].append(node.lineno)
+        for node in context.of_kinds(BINDING_KINDS):
+            for name in names.intersection(_bound_by(node)):
+                self.binders[name].append(node)
+
+    def find(self, text: str, *, guarded: bool) -> _Name | None:
+        """Return the name ``text``, which an import may guard, or None where no load of it can be the code's own."""
+        binders = self.binders[text]
+        imports = [node for node in binders if guarded and isinstance(node, ast.ImportFrom)]
+        others = [node for node in binders if not isinstance(node, ast.Import | ast.ImportFrom)]
+        at_top = all(id(node) in self._top for node in imports)
+        if at_top and not others and len(imports) == len(binders):
+            return None
+        if imports and any(isinstance(node, ast.Global | ast.Nonlocal) for node in others):
+            return None  # it may be imported from within any function
+        lines = sorted(map(_first_line, others))
+        # What is imported at the top, once and before it is bound, does not come back.
+        comes_back = bool(imports and lines) and max(map(_first_line, imports)) >= lines[0]
+        flows = at_top and not comes_back and not any(map(_may_unbind, binders))
+        read, bound = sorted(self.loads[text]), sorted(map(_first_line, binders))
+        return _Name(text, read, bound, flows, imported=bool(imports))
 
 
 def own_loads(context: Context, text: str) -> set[int]:
-    """Return the id() of each node that reads the name ``text`` and cannot get the builtin."""
+    """Return the id() of each node that reads the name ``text`` and cannot get the builtin, or what is guarded."""
     if text not in context.own_loads:
-        context.own_loads[text] = _find_own_loads(context.nodes[0], _Name.find(text, context))
+        uses: _Uses = context.uses or _Uses(context)
+        context.uses = uses
+        name = uses.find(text, guarded=text in context.guarded)
+        uses.left -= len(context.nodes) if name else 0
+        context.own_loads[text] = _find_own_loads(context.nodes[0], name) if name and uses.left >= 0 else set()
     return context.own_loads[text]
 
 
@@ -125,7 +164,8 @@ def _comprehension(node: _Comprehension, place: _Place, name: _Name) -> Iterator
 def _function_place(parts: Iterable[ast.AST], place: _Place, name: _Name) -> _Place:
     own = place.nested
     for node in _own_scope(parts, name):
-        if isinstance(node, ast.Global) and name.text in node.names:
+        hides = ast.ImportFrom if name.imported else ast.Global
+        if isinstance(node, ast.Global | hides) and _binds_name(node, name.text):
             return _Place()
         own = own or (not isinstance(node, ast.Nonlocal) and _binds_name(node, name.text))
     return _Place(own=own, nested=own)
@@ -213,9 +253,15 @@ def _is_store(node: ast.AST, text: str) -> bool:
 
 
 def _binds_name(node: ast.AST, text: str) -> bool:
+    return text in _bound_by(node)
+
+
+def _bound_by(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return any(imported(node, alias)[0] == text for alias in node.names)
-    return _is_store(node, text) or text in bound_names(node)
+        yield from (imported(node, alias)[0] for alias in node.names)
+    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        yield node.id
+    yield from bound_names(node)
 
 
 def _may_unbind(node: ast.AST) -> bool:

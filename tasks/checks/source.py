@@ -4,6 +4,7 @@ import ast
 import gc
 import re
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,14 @@ _HARMLESS_CODINGS = frozenset({"utf-8", "utf8"})  # what the source is read as a
 _UNREADABLE = re.compile("[\0\r\ud800-\udfff]")
 # The rest of a logical line that may be a dotted import name, whatever its letters are.
 _IMPORT_RUN = re.compile(r"\b(?:import|from)\b(?:\\\n|[^\n\\\"'()\[\]{}=:;#])*")
+
+# The parser sorts the marks after a letter in quadratic time: 130,000 accents on one keep it busy for five minutes.
+# Unicode itself lets no text that is to be sorted have more than 30 (UAX 15, stream-safe format).
+_MOST_MARKS = 100
+
+# Before Python 3.12 the parser looks for each brace of an f-string in all of it: 80,000 keep it busy for five seconds.
+# Each makes at least two nodes, so a text with more is refused in any case.
+_NODES_PER_BRACE = 2
 
 # Fields that hold a string, a number or a context, in every node type that has them.
 _LEAF_FIELDS = frozenset({"id", "ctx", "attr", "arg", "asname", "kind", "level", "type_comment"})
@@ -54,6 +63,10 @@ def _is_readable(code: str, policy: Policy, findings: Findings) -> bool:
     if size > limit:
         findings.add_at("R0", 1, 1, f"the source has {size} bytes, the limit is {limit}")
         return False
+    braces, limit = code.count("{"), policy.max_nodes // _NODES_PER_BRACE
+    if braces > limit:
+        findings.add_at("R0", 1, 1, f"the source has {braces} opening braces, the limit is {limit}")
+        return False
     text = code.replace("\r\n", "\n")
     findings.lines = text.split("\n")
     for number, line in enumerate(findings.lines[:2], 1):
@@ -63,6 +76,8 @@ def _is_readable(code: str, policy: Policy, findings: Findings) -> bool:
     match, message = _UNREADABLE.search(text), "NUL, a lone CR or half a surrogate pair"
     if match is None:
         match, message = _long_import(text, policy.max_import_dots), "an import with too many dots"
+    if match is None:
+        match, message = _many_marks(text), f"a letter with more than {_MOST_MARKS} combining marks"
     if match:
         before = text[: match.start()]
         column = match.start() - before.rfind("\n")
@@ -76,6 +91,16 @@ def _long_import(text: str, most: int) -> re.Match[str] | None:
         return None
     runs = (run for run in _IMPORT_RUN.finditer(text) if run.group().count(".") > most)
     return next(runs, None)
+
+
+def _many_marks(text: str) -> re.Match[str] | None:
+    marks = "" if text.isascii() else "".join(filter(_is_mark, set(text)))
+    return re.search(f"[{marks}]{{{_MOST_MARKS + 1}}}", text) if marks else None
+
+
+def _is_mark(character: str) -> bool:
+    """Return whether it is sorted among the marks after a letter, or stands for something that is."""
+    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
 
 
 def _parse(code: str, findings: Findings) -> ast.Module | None:

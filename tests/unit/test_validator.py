@@ -230,6 +230,21 @@ TAUGHT = [
     (PD + "from dataclasses import field\ns = pd.Series()\ns.name = str(1)\n", "series.rename"),
     ("from functools import cached_property\ncached_property(len).attrname = 'x'\n", "@cached_property"),
     (NP + "np.random.PCG64().capsule\n", "default_rng"),
+    (
+        "class M:\n    def __init__(self, v): self._v = v\n    def __eq__(self, other): return self._v == other._v\n",
+        "add a property",
+    ),
+    ("from contextlib import contextmanager, suppress\n", "try and finally"),
+    ("import contextlib\n@contextlib.contextmanager\ndef f(): yield\n", "__enter__"),
+    ("from functools import singledispatch\n", "isinstance"),
+    ("from operator import attrgetter\n", "itemgetter"),
+    ("try:\n    pass\nexcept ValueError:\n    import traceback\n    traceback.print_exc()\n", "print(exc)"),
+    ("f = {int: str}[type(1)]\n", "handlers.get(type(x))"),
+    ("import enum\nclass P(enum.property): pass\n", "@property"),
+    (
+        "from pandas.api.indexers import FixedForwardWindowIndexer as W\nW(**{'window_size': 2})\n",
+        "FixedForwardWindowIndexer(window_size=3)",
+    ),
 ]
 
 HONEST = {

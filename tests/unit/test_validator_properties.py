@@ -169,6 +169,85 @@ def test_time_grows_with_the_length(line: str) -> None:
     assert _fastest(long) < 24 * _fastest(short)
 
 
+# Many of these took from three seconds to five minutes once, and none may: nothing can interrupt the parser.
+_ACCENTS = "\u0301\u0316" * 60_000
+_ALIASES = [f"a{number}" for number in range(4_500)]
+_IMPORTED = "from enum import " + ",".join(f"Enum as {name}" for name in _ALIASES)
+LABORIOUS = {
+    "accents": f"x{_ACCENTS} = 1\n",
+    "halfwidth marks": "x" + "\uff9e\u0301" * 40_000 + " = 1\n",
+    "braces of an f-string": "x = f'''" + "{a}" * 80_000 + "'''\n",
+    "late imports of the future": "\n" * 130_000 + "from __future__ import annotations\n" * 3_700,
+    "guarded aliases": f"{_IMPORTED}\nx = [{','.join(_ALIASES)}]\n",
+    "guarded arguments": f"{_IMPORTED}\ndef f({','.join(_ALIASES)}):\n    return [{','.join(_ALIASES)}]\n",
+    "a long module": f"from {'a' * 100_000} import {','.join(['b'] * 70_000)}\n",
+    "an enumeration of many bases": (
+        "from enum import Enum as E\n"
+        + "".join(f"class A{number}(E): pass\n" for number in range(4_000))
+        + f"class Z({','.join(f'A{number}' for number in range(4_000))}):\n"
+        + "".join(f" b{number} = f\n" for number in range(4_000))
+    ),
+    "a long line": f"é = 1; '{'é' * 50_000}';{'eval;' * 25_000}\n",
+    "equal hashes": "with a:\n x = y in {" + ",".join(str(k * (2**61 - 1) + 1) for k in range(1, 10_000)) + "}\n",
+    "nested types": ("x: " + "a[" * 95 + "b" + "]" * 95 + "\n") * 800,
+    "comparisons": f"x = {'type(a) is ' * 23_000}a\n",
+    "decorators": "@a\n" * 80_000 + "def f(): pass\n",
+    "targets": "a, b = " * 30_000 + "1\n",
+}
+
+
+@pytest.mark.parametrize("code", LABORIOUS.values(), ids=LABORIOUS)
+def test_no_source_keeps_the_validator_busy(code: str) -> None:
+    """Whatever fits into the size limit gets its report within seconds of processor time."""
+    assert len(code.encode()) <= VALIDATOR.policy.max_code_bytes
+    started = time.process_time()
+    VALIDATOR.validate(code)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("code", ["# {}\n", "x = '{}'\n", "x = 1  # 价格{}\n", "'''{}'''\n"])
+def test_text_in_any_language_is_accepted(code: str) -> None:
+    """Only an absurd number of accents on one letter is refused, with a message that says so."""
+    for text in ("策略" * 5_000, "Việt Nam" * 1_000, "e\u0301" * 5_000, "カ\u3099" * 5_000, "ﾟ" * 100):
+        assert VALIDATOR.validate(code.format(text)), text[:10]
+    [violation] = VALIDATOR.validate(code.format("a" + "\u0301" * 101)).violations
+    assert (violation.rule, "combining marks" in violation.message) == ("R0", True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A:\n    import numpy as np\nx = A.np\nx.load('a')\n",
+        "class A:\n    if True:\n        from numpy import random\nA.random\n",
+        "class A:\n    from enum import Enum as E\nA.E('x', y)\n",
+        "def f():\n    from numpy import ndarray\n    return ndarray\nf()((3,), buffer=b'1')\n",
+        "def f():\n    from enum import Enum as type\n    return type\n",
+        "Enum = 1\nfrom enum import Enum\nx = Enum\n",
+        (
+            "from enum import Enum\ndef f(Enum):\n    def g():\n        nonlocal Enum\n        from enum import Enum\n"
+            "    g()\nreturn Enum\n"
+        ),
+    ],
+)
+def test_an_import_hides_nothing(code: str) -> None:
+    """Wherever a guarded function or a module is imported, it cannot be kept under a name that no check knows."""
+    assert not VALIDATOR.validate(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from numpy import resize\nresize = 1\nprint(resize)\n",
+        "from numpy import resize\ndef f(resize):\n    return resize\n",
+        "class A:\n    from math import sqrt\n",
+        "class A:\n    def f(self):\n        import numpy as np\n        return np.mean([1])\n",
+    ],
+)
+def test_what_an_import_leaves_alone(code: str) -> None:
+    """A name that is certainly the code's own is no guarded function."""
+    assert VALIDATOR.validate(code)
+
+
 def _fastest(code: str) -> float:
     times = []
     for _ in range(5):
