@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
 #: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
 RUNNER_HANG_UP = 0
+#: The exit code of a process that was ended by SIGKILL, as the kernel does for memory.
+KILLED = 128 + signal.SIGKILL
 
 
 def connect() -> docker.APIClient:
@@ -238,6 +241,8 @@ class Sandbox:
                     out_of_memory |= event["Action"] == "oom"
                     if event["Action"] == "die":
                         exit_code = int(event["Actor"]["Attributes"]["exitCode"])
+                    # The notice of a kill for memory comes by a way of its own, before or after.
+                    if exit_code is not None and (out_of_memory or exit_code != KILLED):
                         break
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             msg = "the container went away and the engine does not answer"
