@@ -30,7 +30,7 @@ gvisor: setup  ## register gVisor with the local engine as runtime "runsc", and 
 security-table: setup  ## attack, and write the table in docs/security.md from what was seen
 	@$(PYTHON) ops/security_table.py $(ARGS)
 
-controls: setup  ## switch each control of the sandbox off in turn; fails if no test notices (5 minutes)
+controls: setup  ## switch each control of the sandbox off in turn; fails if no test notices (7 minutes)
 	@$(PYTHON) tests/security/controls.py
 
 fuzz: setup  ## a coverage-guided attack on the code policy, 60 s (SECONDS=)

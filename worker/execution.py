@@ -162,7 +162,7 @@ class ExecutionTask(Task):
     def _run_when_possible(self, request: ExecutionRequest, cancellation: Cancellation) -> ExecutionResult:
         # An engine that is away is waited for here, so that the queue stays in Redis.
         queue_seconds = self._queue_seconds()
-        patience = time.monotonic() + WorkerSettings().engine_patience_seconds
+        started = time.monotonic()
         while True:
             try:
                 return open_executor().execute(request, queue_seconds=queue_seconds, cancellation=cancellation)
@@ -171,7 +171,7 @@ class ExecutionTask(Task):
             except SandboxError:
                 if cancellation.requested:
                     return _uncounted(cancelled_result(), request.user_id)
-                if time.monotonic() > patience:
+                if time.monotonic() - started > WorkerSettings().engine_patience_seconds:
                     raise
             time.sleep(ENGINE_RETRY_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import celery
@@ -13,12 +14,16 @@ from pydantic import SecretStr
 from tasks.app import HARD_LIMIT_SECONDS, SOFT_LIMIT_SECONDS, STRATEGY_EXECUTION, create_app
 from tasks.models import MAX_TIMEOUT_SECONDS
 from tasks.settings import Settings
+from worker.consumer import ExecutionConsumer
 from worker.execution import RETRY_SECONDS, ExecutionMessage, ExecutionTask, register
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import DEADLINE_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: Of what a worker holds, and whether it is acknowledged.
+TAGS = {"one": False, "two": False, "done": True}
 
 SETTINGS = {
     "task_acks_late": True,
@@ -129,6 +134,43 @@ def test_task_survives_the_loss_of_redis_under_celery_5_7(monkeypatch: pytest.Mo
         message._announce_cancelled()
     assert message._already_cancelled is True
     assert ExecutionTask.Request is ExecutionMessage
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_nothing_is_acknowledged_by_a_connection_that_is_lost(closed: bool) -> None:  # noqa: FBT001  # a parameter
+    """The attempt would end the worker; the message is put back, and who gets it finds the result."""
+    attempts: list[str] = []
+    message = ExecutionMessage.__new__(ExecutionMessage)
+    message._message = SimpleNamespace(channel=SimpleNamespace(closed=closed))
+    message._connection_errors, message._eventer, message.acknowledged = (), None, False
+    message._on_ack = lambda *_: attempts.append("acknowledged")
+    message._on_reject = lambda *_: attempts.append("rejected")
+    message.acknowledge()
+    assert message.acknowledged is not closed
+    message.acknowledged = False
+    message.reject(requeue=True)
+    assert message.acknowledged is not closed
+    assert attempts == ([] if closed else ["acknowledged", "rejected"])
+
+
+def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not acknowledged is noted, and given back by the next connection: once, and for good."""
+    monkeypatch.setattr("celery.worker.consumer.Consumer.__init__", lambda *_, **__: None)
+    monkeypatch.setattr("celery.worker.consumer.Consumer.on_connection_error_after_connected", lambda *_: None)
+    monkeypatch.setattr("celery.worker.consumer.Consumer.on_ready", lambda _: None)
+    held = [SimpleNamespace(acknowledged=done, message=SimpleNamespace(delivery_tag=tag)) for tag, done in TAGS.items()]
+    monkeypatch.setattr("worker.consumer.reserved_requests", held)
+    channel = SimpleNamespace(do_restore=True)
+    consumer = ExecutionConsumer()
+    consumer.connection = SimpleNamespace(transport=SimpleNamespace(channels=[channel]))
+    consumer.on_connection_error_after_connected(ConnectionError())
+    assert channel.do_restore is False
+    restored: list[str] = []
+    qos = SimpleNamespace(restore_by_tag=restored.append)
+    consumer.task_consumer = SimpleNamespace(channel=SimpleNamespace(qos=qos))
+    consumer.on_ready()
+    consumer.on_ready()
+    assert sorted(restored) == ["one", "two"]
 
 
 def test_settings_reach_the_app() -> None:
