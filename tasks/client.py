@@ -10,16 +10,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 import redis.exceptions
-from celery import states
 from kombu.exceptions import OperationalError
 
-from tasks.app import STRATEGY_EXECUTION, create_app
-from tasks.errors import BrokerUnavailable, InvalidRequest, StratboxError
+from tasks import message
+from tasks.app import create_app
+from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, StratboxError
 from tasks.models import ExecutionRequest, ExecutionResult
-from tasks.results import QUEUED, ResultStore
+from tasks.results import ResultStore
 from tasks.settings import Settings
 from tasks.submission import Submission, cancellation
-from tasks.summary import summarize
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
@@ -27,13 +26,14 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from tasks.ledger import Ledger
+
 __all__ = ["StrategyClient"]
 
-#: Message header with the producer's clock (seconds since the epoch), from which workers tell the wait in the queue.
-SUBMITTED_AT = "stratbox_submitted_at"
-#: One quick second try; then the caller is told.
-PUBLISH_RETRY = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.2}
 LOWEST_PRIORITY = 9
+#: A caller's key and user make the id of a submission, the same each time.
+KEY_NAMESPACE = uuid.UUID("5a5c3b8e-7d0f-4c52-9a35-0f6f3c1d9b42")
+MAX_KEY_CHARS = 256
 
 
 @contextlib.contextmanager
@@ -64,6 +64,12 @@ class StrategyClient:
         self._app = create_app(self.settings)
         self._results = ResultStore(self._app)
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of accepted submissions; what it raises are Redis' own exceptions."""
+        ledger: Ledger = self._app.backend.ledger
+        return ledger
+
     def submit(  # noqa: PLR0913  # the fields of a request, named as such
         self,
         code: str,
@@ -73,6 +79,7 @@ class StrategyClient:
         user_id: str = "",
         priority: int = 0,
         seed: int | None = None,
+        key: str | None = None,
     ) -> Submission:
         """Enqueue one strategy and return at once.
 
@@ -81,53 +88,36 @@ class StrategyClient:
             data: any JSON value, at most 16 MiB as text; None stands for `{}`.
             timeout: wall clock of the strategy, seconds, at most 60.
             user_id: whose strategy it is.
-            priority: 0 (first) to 9 (last).
+            priority: 0 (first) to 9 (last), among the strategies of this user; users take turns.
             seed: for the global random generators; None for a fresh one.
+            key: of the caller's choice, at most 256 characters. Submitting again with the same key and `user_id` gives
+                the submission that is there already, until its result expires; so what may have failed can be repeated.
 
         Raises:
-            InvalidRequest: an argument breaks the contract; nothing was sent.
-            BrokerUnavailable: Redis does not answer; nothing was enqueued.
+            InvalidRequest: an argument breaks the contract, or the key was used for another request.
+            QueueFull, TenantLimit: no room now; nothing was enqueued, and `retry_after` says when to come again.
+            BrokerUnavailable: Redis does not answer; it may have taken the submission. With a `key`, repeat it safely.
         """
         request = ExecutionRequest.build(code, data, timeout=timeout, user_id=user_id, seed=seed)
-        return self.submit_request(request, priority=priority)
+        return self.submit_request(request, priority=priority, key=key)
 
-    def submit_request(self, request: ExecutionRequest, *, priority: int = 0) -> Submission:
+    def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
         """Enqueue one request that is already built; see `submit`."""
         if not 0 <= priority <= LOWEST_PRIORITY:
             msg = f"priority: {priority} is not between 0 (first) and {LOWEST_PRIORITY} (last)"
             raise InvalidRequest(msg)
-        submission = Submission(str(uuid.uuid4()), self)
-        with _redis_errors():
-            self._results.mark_queued(submission.id)
-            try:
-                self._publish(submission.id, request, priority)
-            except BaseException:
-                with contextlib.suppress(redis.exceptions.RedisError):
-                    self._results.forget(submission.id)
-                raise
+        submission = Submission(_new_id(request.user_id, key), self)
+        with _redis_errors(), submission_headers(submission.id) as headers:
+            encoded = message.encode(self._app, submission.id, request, headers)
+            self.ledger.submit(submission.id, encoded, tenant=request.user_id, priority=priority, keyed=key is not None)
         return submission
 
-    def _publish(self, task_id: str, request: ExecutionRequest, priority: int) -> None:
-        # Not send_task(): it would open a subscription for every result, wanted or not.
-        amqp = self._app.amqp
-        message = amqp.as_task_v2(
-            task_id,
-            STRATEGY_EXECUTION,
-            kwargs=request.model_dump(mode="json", exclude_defaults=True),
-            argsrepr="()",
-            kwargsrepr=summarize(request),
-            create_sent_event=self._app.conf.task_send_sent_event,
-        )
-        with submission_headers(task_id) as headers, self._app.producer_or_acquire() as producer:
-            amqp.send_task_message(
-                producer,
-                STRATEGY_EXECUTION,
-                message,
-                priority=priority,
-                headers={SUBMITTED_AT: time.time(), **headers},
-                retry=True,
-                retry_policy=PUBLISH_RETRY,
-            )
+    def _submit_patiently(self, request: ExecutionRequest, priority: int) -> Submission:
+        while True:
+            try:
+                return self.submit_request(request, priority=priority)
+            except Backpressure as full:
+                time.sleep(full.retry_after)
 
     def submission(self, submission_id: str) -> Submission:
         """Return the handle of an earlier submission; whether it exists shows when it is asked."""
@@ -151,16 +141,14 @@ class StrategyClient:
     def cancel(self, submission_id: str) -> bool:
         """End a submission wherever it is; False when it had ended already.
 
-        One that waits ends with the verdict stored here, which the worker that gets the message honours; a running one
-        is ended by its worker and keeps the output it had. Should that worker die first, no other runs it.
+        One that waits ends here, and no worker runs it; a running one is ended by its worker and keeps the output it
+        had. Should that worker die first, no other runs it.
         """
         with _redis_errors():
-            meta = self._results.meta(submission_id)
-            if meta["status"] in states.READY_STATES:
+            verdict = cancellation().model_dump(mode="json")
+            revoked = message.event(self._app, "task-revoked", uuid=submission_id, terminated=False, signum=None)
+            if not self.ledger.cancel(submission_id, verdict, revoked):
                 return False
-            self._results.mark_cancelled(submission_id)
-            if meta["status"] in (QUEUED, states.RETRY):
-                self._results.store_verdict(submission_id, cancellation().model_dump(mode="json"))
             self._app.control.revoke(submission_id, terminate=True)
         return True
 
@@ -174,7 +162,7 @@ class StrategyClient:
     ) -> Iterator[ExecutionResult]:
         """Run many requests and yield their results in the order of the requests.
 
-        Stopping early, or an error, cancels what is still in flight.
+        Where there is no room for one, it waits. Stopping early, or an error, cancels what is still in flight.
 
         Args:
             requests: read lazily.
@@ -191,7 +179,7 @@ class StrategyClient:
                 if len(waiting) >= in_flight:
                     yield waiting[0].result(timeout)
                     waiting.popleft()
-                waiting.append(self.submit_request(request, priority=priority))
+                waiting.append(self._submit_patiently(request, priority))
             while waiting:
                 yield waiting[0].result(timeout)
                 waiting.popleft()
@@ -217,7 +205,7 @@ class StrategyClient:
                 if len(waiting) >= in_flight:
                     yield await waiting[0].result_async(timeout)
                     waiting.popleft()
-                waiting.append(await asyncio.to_thread(self.submit_request, request, priority=priority))
+                waiting.append(await asyncio.to_thread(self._submit_patiently, request, priority))
             while waiting:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
@@ -260,3 +248,12 @@ class StrategyClient:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _new_id(user_id: str, key: str | None) -> str:
+    if key is None:
+        return str(uuid.uuid4())
+    if not 0 < len(key) <= MAX_KEY_CHARS or not key.isprintable():
+        msg = f"key: give 1 to {MAX_KEY_CHARS} printable characters"
+        raise InvalidRequest(msg)
+    return str(uuid.uuid5(KEY_NAMESPACE, f"{user_id}\0{key}"))

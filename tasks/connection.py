@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["connection_options", "open_async", "open_client", "sentinel_options"]
 
+#: Celery's own with the ledger before them; the second by way of Sentinels.
+_BACKENDS = ("tasks.backend.LedgerBackend", "tasks.backend.LedgerSentinelBackend")
+
 SENTINEL_TIMEOUT_SECONDS = 2.0
 #: When a Sentinel does not answer the next one is asked. redis-py would first try it again for several seconds, and for
 #: each connection.
@@ -37,7 +40,7 @@ def connection_options(settings: Settings) -> dict[str, Any]:
     tls = _tls(settings) if settings.redis_over_tls else None
     return {
         "broker_url": settings.redis_url,
-        "result_backend": settings.redis_url,
+        "result_backend": f"{_BACKENDS[settings.redis_by_sentinel]}+{settings.redis_url}",
         "broker_use_ssl": tls,
         "redis_backend_use_ssl": tls,
         "result_backend_transport_options": sentinel_options(settings),
@@ -80,7 +83,7 @@ def open_client(conf: Any, **options: Any) -> redis.Redis:
     """
     options = (conf.redis_backend_use_ssl or {}) | options
     if not (master := conf.result_backend_transport_options.get("master_name")):
-        return redis.Redis.from_url(conf.result_backend, **options)
+        return redis.Redis.from_url(conf.broker_url, **options)
     client: redis.Redis = _sentinel(redis.sentinel.Sentinel, Retry, conf, options).master_for(master)
     return client
 
@@ -96,12 +99,12 @@ async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
                 stack.push_async_callback(one.aclose)
             client = sentinel.master_for(master)
         else:
-            client = redis.asyncio.Redis.from_url(conf.result_backend, **options)
+            client = redis.asyncio.Redis.from_url(conf.broker_url, **options)
         yield await stack.enter_async_context(client)
 
 
 def _sentinel(kind: Any, retry: Any, conf: Any, options: dict[str, Any]) -> Any:
-    addresses = [parse_url(address) for address in conf.result_backend.split(";")]
+    addresses = [parse_url(address) for address in conf.broker_url.split(";")]
     first = addresses[0]
     return kind(
         [(address["hostname"], address["port"]) for address in addresses],

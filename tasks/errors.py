@@ -2,7 +2,10 @@
 
 StratboxError
 ├── InvalidRequest        a field of the request is wrong: fix it, sending it again is no use
-├── BrokerUnavailable     Redis does not answer: nothing was submitted
+├── BrokerUnavailable     Redis does not answer: whether it took the submission is not known, see `key`
+├── Backpressure          there is no room for another submission now; the text and `retry_after` say when to come again
+│   ├── QueueFull         the queue's own bounds, or Redis' memory
+│   └── TenantLimit       this user_id has too many that have not ended
 ├── UnknownSubmission     no such id: mistyped, or its result has expired
 ├── ResultTimeout         not finished in the time the caller was willing to wait; it still may
 ├── ExecutionLost         the workers gave up on it (infrastructure), after their retries
@@ -13,12 +16,15 @@ StratboxError
 from __future__ import annotations
 
 __all__ = [
+    "Backpressure",
     "BrokerUnavailable",
     "ExecutionLost",
     "InvalidRequest",
     "OutputNotJSON",
+    "QueueFull",
     "ResultTimeout",
     "StratboxError",
+    "TenantLimit",
     "UnknownSubmission",
 ]
 
@@ -33,6 +39,23 @@ class InvalidRequest(StratboxError, ValueError):
 
 class BrokerUnavailable(StratboxError):
     """Redis does not answer."""
+
+
+class Backpressure(StratboxError):
+    """There is no room for a submission now; nothing was enqueued."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        #: Seconds until there may be room, from how often submissions have ended lately.
+        self.retry_after = retry_after
+
+
+class QueueFull(Backpressure):
+    """The queue is as long as it may be, or Redis has no memory left."""
+
+
+class TenantLimit(Backpressure):
+    """This user has as many submissions that have not ended as one may have."""
 
 
 class UnknownSubmission(StratboxError, KeyError):

@@ -17,10 +17,8 @@ from tasks.errors import ResultTimeout, UnknownSubmission
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["QUEUED", "ResultStore"]
+__all__ = ["ResultStore"]
 
-#: State of a task between its submission and its start; Celery itself has none, so an unknown id looks queued there.
-QUEUED = "QUEUED"
 #: A notification that Redis lost with a connection delays a waiter by this much at most, seconds.
 RECHECK_SECONDS = 2.0
 
@@ -37,29 +35,6 @@ class ResultStore:
         self._backend = app.backend
         self._conf = app.conf
         self._expires = int(app.conf.result_expires)
-
-    def mark_queued(self, task_id: str) -> None:
-        """Record that the id exists, before it is published."""
-        meta: Meta = {"status": QUEUED, "result": None, "traceback": None, "children": [], "task_id": task_id}
-        self._backend.client.set(self._key(task_id), self._backend.encode(meta), ex=self._expires, nx=True)
-
-    def mark_cancelled(self, task_id: str) -> None:
-        """Leave word for whichever worker gets the message, now or again: workers forget revokes when they restart."""
-        self._backend.client.set(_cancel_key(task_id), 1, ex=self._expires)
-
-    def known_before_run(self, task_id: str) -> tuple[Meta | None, bool]:
-        """Return the final result a task has already, if any, and whether it was cancelled; in one round trip."""
-        payload, cancelled = self._backend.client.mget(self._key(task_id), _cancel_key(task_id))
-        meta: Meta = self._backend.decode_result(payload) if payload else {"status": states.PENDING}
-        return (meta["result"] if meta["status"] == states.SUCCESS else None), cancelled is not None
-
-    def forget(self, task_id: str) -> None:
-        """Drop the record of an id."""
-        self._backend.client.delete(self._key(task_id))
-
-    def store_verdict(self, task_id: str, result: Meta) -> None:
-        """Store a final result, unless there is one already."""
-        self._backend.store_result(task_id, result, states.SUCCESS)
 
     def meta(self, task_id: str) -> Meta:
         """Return `status`, `result` and `traceback` of a task.
@@ -109,10 +84,6 @@ class ResultStore:
             raise UnknownSubmission(msg)
         meta: Meta = self._backend.decode_result(payload)
         return meta
-
-
-def _cancel_key(task_id: str) -> str:
-    return f"stratbox-cancelled-{task_id}"
 
 
 def _deadline(timeout_seconds: float | None) -> float:

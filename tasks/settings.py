@@ -47,6 +47,16 @@ class Settings(BaseSettings):
         description="After this long a delivered but unfinished task goes to another worker; above every time limit.",
     )
 
+    max_queued: int = Field(
+        default=100_000, ge=1, description="How many accepted submissions may be unfinished; then `QueueFull`."
+    )
+    max_queued_bytes: int = Field(
+        default=2**30, ge=1, description="Bytes their messages, compressed, may take in Redis; then `QueueFull`."
+    )
+    max_per_tenant: int = Field(
+        default=10_000, ge=1, description="How many of them may be of one `user_id`; then `TenantLimit`."
+    )
+
     # NoDecode: pydantic-settings would report bad JSON in an error of its own, without the variable's name.
     policy_extra_modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         default={},

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 
 from tasks.errors import ExecutionLost, ResultTimeout
+from tasks.ledger import QUEUED
 from tasks.models import ErrorDetail, ExecutionResult, ExecutionStatus
-from tasks.results import QUEUED
 
 if TYPE_CHECKING:
     from collections.abc import Generator

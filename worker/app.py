@@ -15,7 +15,7 @@ from celery.signals import (
 )
 
 from tasks.app import create_app
-from worker import execution, health, logs, metrics, reaper, tracing
+from worker import consumer, execution, health, logs, metrics, reaper, tracing
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
@@ -24,6 +24,7 @@ settings = WorkerSettings()  # a wrong one ends the worker here, instead of ever
 app = create_app()
 app.conf.worker_consumer = "worker.consumer:ExecutionConsumer"
 app.steps["consumer"].add(health.Pulse)
+app.steps["consumer"].add(consumer.Steward)
 execution.register(app)
 
 

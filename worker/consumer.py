@@ -1,13 +1,75 @@
-"""Celery's consumer, which after a lost connection gives back at once what its worker held."""
+"""How messages come to the worker: by way of the ledger, and back to it when the connection is lost."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+import redis
+import structlog
+from celery import bootsteps
 from celery.worker.consumer import Consumer
 from celery.worker.state import reserved_requests
+from celery.worker.strategy import default
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-__all__ = ["ExecutionConsumer"]
+from tasks.connection import open_client
+from tasks.ledger import Ledger
+from tasks.message import readdress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Task
+
+    from tasks.app import StratboxApp
+
+__all__ = ["ExecutionConsumer", "Steward", "deliver"]
+
+#: How often to hand over what is due, seconds: the next try of what failed, and what no start or end has handed over.
+REFILL_SECONDS = 1.0
+#: How often to look for messages that are nowhere, seconds.
+RECONCILE_SECONDS = 5.0
+#: The worker's event loop waits for Redis meanwhile.
+REDIS_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) -> Callable[..., Any]:
+    """Return Celery's way with a message, for those that the ledger has handed over; it takes in the others first."""
+    run = default(task, app, consumer, **options)
+
+    def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
+        task_id = message.headers.get("id")
+        if task_id in {None, message.delivery_tag}:
+            return run(message, body, ack, reject, callbacks, **more)
+        _adopt(app.backend.ledger, app.settings.queue, task_id, message)
+        message.ack()
+        return None
+
+    return receive
+
+
+def _adopt(ledger: Ledger, queue: str, task_id: str, message: Any) -> None:
+    raw = message._raw  # noqa: SLF001  # kombu restores from it, too; there is no other way to it
+    eta = message.headers.get("eta")
+    ledger.adopt(
+        task_id,
+        readdress(raw, task_id, queue),
+        tenant=_tenant(message),
+        priority=raw["properties"].get("priority") or 0,
+        due=datetime.fromisoformat(eta).timestamp() if eta else None,
+    )
+
+
+def _tenant(message: Any) -> str:
+    try:
+        user_id = message.payload[1]["user_id"]
+    except (LookupError, TypeError):
+        return ""
+    return user_id[:128] if isinstance(user_id, str) else ""
 
 
 class ExecutionConsumer(Consumer):
@@ -32,7 +94,54 @@ class ExecutionConsumer(Consumer):
     def on_ready(self) -> None:
         """Connected, for the first time or again: give back what is still noted in Redis as being with this worker."""
         super().on_ready()
+        if self._held:
+            self.app.backend.ledger.release(self._held)
         while self._held:
             tag = next(iter(self._held))
             self.task_consumer.channel.qos.restore_by_tag(tag)
             self._held.discard(tag)  # only now: the connection may be lost again
+
+
+class Steward(bootsteps.StartStopStep):
+    """Keeps the ledger's promises where no start and no end of a run does. Any number of workers may."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Consumer, **_: Any) -> None:
+        self._timers: list[Any] = []
+        super().__init__(consumer)
+
+    def start(self, consumer: Consumer) -> None:
+        """Connected, or connected again."""
+        client = open_client(
+            consumer.app.conf,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+        )
+        ledger = Ledger(consumer.app.settings, client)
+        self._timers = [
+            consumer.timer.call_repeatedly(REFILL_SECONDS, _unless_redis_is_away(ledger.refill)),
+            consumer.timer.call_repeatedly(RECONCILE_SECONDS, _unless_redis_is_away(lambda: _reconcile(ledger))),
+        ]
+
+    def stop(self, consumer: Consumer) -> None:
+        """Disconnected, for a while or for good."""
+        del consumer
+        while self._timers:
+            self._timers.pop().cancel()
+
+
+def _reconcile(ledger: Ledger) -> None:
+    for task_id in ledger.reconcile():
+        log.warning("brought back a submission whose message was lost", task_id=task_id)
+
+
+def _unless_redis_is_away(step: Callable[[], None]) -> Callable[[], None]:
+    def careful() -> None:
+        try:
+            step()
+        except (redis.RedisError, OSError) as exc:
+            log.debug("the ledger is left alone for now", error=str(exc))  # Celery notices, too, and connects again
+
+    return careful

@@ -5,14 +5,15 @@ StratboxError (tasks.errors)
     ├── EngineUnavailable      the container engine does not answer
     ├── ImageMissing           the executor image is not there, or is not the one this version needs
     ├── SandboxStartError      a container could not be created, started or made ready in time
-    └── SandboxLost            a running container went away together with its engine
+    ├── SandboxLost            a running container went away together with its engine
+    └── WorkerDied             the worker died each time it ran; it is not tried again
 """
 
 from __future__ import annotations
 
 from tasks.errors import StratboxError
 
-__all__ = ["EngineUnavailable", "ImageMissing", "SandboxError", "SandboxLost", "SandboxStartError"]
+__all__ = ["EngineUnavailable", "ImageMissing", "SandboxError", "SandboxLost", "SandboxStartError", "WorkerDied"]
 
 
 class SandboxError(StratboxError):
@@ -33,3 +34,7 @@ class SandboxStartError(SandboxError):
 
 class SandboxLost(SandboxError):
     """A running container went away and its engine cannot say why."""
+
+
+class WorkerDied(SandboxError):
+    """Whatever worker ran the submission has died, three times."""

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import random
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery import Task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery import Task, states
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
 
 from tasks.app import STRATEGY_EXECUTION
-from tasks.client import SUBMITTED_AT
+from tasks.backend import FENCE, PAUSE
 from tasks.errors import InvalidRequest
+from tasks.message import SUBMITTED_AT
 from tasks.models import ExecutionRequest
-from tasks.results import ResultStore
 from tasks.submission import cancellation as cancelled_result
-from tasks.summary import describe, is_summary, summarize
+from tasks.summary import describe, is_summary
 from worker import events
-from worker.errors import SandboxError, SandboxLost
+from worker.errors import SandboxError, SandboxLost, WorkerDied
 from worker.executor import Cancellation, CodeExecutor, rejection
 from worker.settings import WorkerSettings
 
@@ -36,9 +38,8 @@ __all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor
 #: Ends the run in progress in a pool process; with none in progress it is ignored.
 CANCEL_SIGNAL = signal.SIGUSR2
 CANCEL_REPEAT_SECONDS = 0.5
-#: First retry after an infrastructure failure, doubled each time; two retries stay well under the visibility timeout.
-RETRY_SECONDS = 2.0
-
+#: The longest pause between two tries.
+LONGEST_PAUSE_SECONDS = 60.0
 #: How often to ask for an engine that is away.
 ENGINE_RETRY_SECONDS = 0.5
 
@@ -116,8 +117,9 @@ class ExecutionTask(Task):
 
     name = STRATEGY_EXECUTION
     Request = ExecutionMessage
-    max_retries = 2
-    default_retry_delay = 1
+    Strategy = "worker.consumer:deliver"
+    #: Logged as one line: the error says what to do, where it was raised says nothing.
+    throws = (SandboxError,)
     #: Of a result, logs and events show the status, which comes first, and nothing a strategy printed.
     resultrepr_maxsize = len("{'status': 'out_of_memory'")
 
@@ -131,33 +133,46 @@ class ExecutionTask(Task):
         Returns:
             An `ExecutionResult` as JSON values.
         """
-        known, cancelled = ResultStore(self.app).known_before_run(self.request.id)
-        if known is not None:  # cancelled in the queue, or delivered twice
-            return known
-        if cancelled:  # while it ran, on a worker that died before it could say so
-            return cancelled_result().model_dump(mode="json")
+        begun = self.backend.ledger.begin(self.request.id, {"pid": os.getpid(), "hostname": self.request.hostname})
+        setattr(self.request, FENCE, begun.fence)
+        match begun.word:
+            case "ended":  # cancelled in the queue, or delivered twice
+                return _verdict(begun.verdict)
+            case "cancelled":  # while it ran, on a worker that died before it could say so
+                return cancelled_result().model_dump(mode="json")
+            case "dead":
+                msg = "its worker died each of the three times it ran: see `stratbox dead` and the workers' logs"
+                raise WorkerDied(msg)
         if args:
             return _uncounted(rejection(f"{STRATEGY_EXECUTION} takes keyword arguments only")).model_dump(mode="json")
         try:
             request = ExecutionRequest.parse(fields)
         except InvalidRequest as exc:
             return _uncounted(rejection(str(exc))).model_dump(mode="json")
-        return self._execute(request)
+        return self._execute(request, begun.tries)
 
-    def _execute(self, request: ExecutionRequest) -> dict[str, Any]:
+    def _execute(self, request: ExecutionRequest, tries: int) -> dict[str, Any]:
         global _running  # noqa: PLW0603  # the signal handler has no other way to it
         _running = Cancellation()
         try:
             result = self._run_when_possible(request, _running)
         except (SandboxError, SoftTimeLimitExceeded) as exc:
-            delay = RETRY_SECONDS * 2**self.request.retries
-            # A retry is a new message: undescribed, its events would show code and data.
-            description = {"argsrepr": "()", "kwargsrepr": summarize(request)}
-            raise self.retry(exc=_plain(exc), countdown=delay, **description) from exc
+            raise self._again(_plain(exc), tries + 1) from exc
         finally:
             _running = None
         self._log(request, result)
         return result.model_dump(mode="json")
+
+    def _again(self, exc: Exception, tries: int) -> Exception:
+        """Return what to raise after so many tries in vain; the ledger hands a retry over when its pause has passed."""
+        settings = WorkerSettings()
+        if tries >= settings.tries:
+            return exc
+        longest = min(LONGEST_PAUSE_SECONDS, settings.retry_seconds * 2 ** (tries - 1))
+        pause = random.uniform(longest / 2, longest)  # noqa: S311  # so that not all come back at once
+        setattr(self.request, PAUSE, pause)
+        retry: Exception = Retry(exc=exc, when=pause)
+        return retry
 
     def _run_when_possible(self, request: ExecutionRequest, cancellation: Cancellation) -> ExecutionResult:
         # An engine that is away is waited for here, so that the queue stays in Redis.
@@ -195,6 +210,14 @@ class ExecutionTask(Task):
 def _uncounted(result: ExecutionResult, user_id: str = "") -> ExecutionResult:
     """Count a result the executor had no part in."""
     events.executed.send(sender=ExecutionTask, user_id=user_id, result=result)
+    return result
+
+
+def _verdict(meta: bytes) -> dict[str, Any]:
+    known = json.loads(meta)
+    if known["status"] != states.SUCCESS:
+        raise Ignore
+    result: dict[str, Any] = known["result"]
     return result
 
 

@@ -26,7 +26,7 @@ from worker.instruments import Instruments
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery import Celery
+    from tasks.app import StratboxApp
 
 __all__ = ["MetricsSettings", "clean_up", "join", "start"]
 
@@ -72,7 +72,7 @@ class MetricsSettings(BaseModel):
         return classes
 
 
-def start(settings: MetricsSettings, app: Celery) -> None:
+def start(settings: MetricsSettings, app: StratboxApp) -> None:
     """Serve metrics from this process, a worker's main one, before it forks; with port 0 do nothing.
 
     A port that is taken, as by a second worker on the same host, is a warning: strategies are worth more than numbers.
@@ -81,7 +81,7 @@ def start(settings: MetricsSettings, app: Celery) -> None:
         return
     try:
         os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-        server = scrape.serve(settings.address, settings.port, app.conf)
+        server = scrape.serve(settings.address, settings.port, app)
     except OSError as exc:
         clean_up()
         os.environ.pop(FOLDER_VARIABLE, None)

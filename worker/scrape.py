@@ -12,10 +12,9 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
-from kombu.transport.redis import PRIORITY_STEPS
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
@@ -24,14 +23,16 @@ from prometheus_client.registry import Collector
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tasks.client import SUBMITTED_AT
 from tasks.connection import open_client
+from tasks.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from wsgiref.simple_server import WSGIServer
 
     from prometheus_client import Metric
+
+    from tasks.app import StratboxApp
 
 __all__ = ["ProcessValues", "QueueInRedis", "serve"]
 
@@ -44,48 +45,26 @@ ATTEMPTS = 3
 #: Stands where a number of a process stands, in the name of the file with the values of all that have ended.
 ENDED = "ended"
 
-#: Length of the lists together, and when the oldest of their last messages was submitted. In Redis, because a message
-#: may have 22 MB, of which 17 characters are of interest. Producers push left, workers pop right.
-LOOK = """
-local length, oldest = 0, nil
-for _, list in ipairs(KEYS) do
-    length = length + redis.call('LLEN', list)
-    local message = redis.call('LINDEX', list, -1)
-    if message then
-        local _, last = string.find(message, ARGV[1], 1, true)
-        local submitted = last and tonumber(string.match(message, '^[%d.]+', last + 1))
-        if submitted and (not oldest or submitted < oldest) then oldest = submitted end
-    end
-end
-return {length, oldest and string.format('%.3f', oldest) or ''}
-"""
 
-
-def serve(address: str, port: int, conf: Any) -> WSGIServer:
+def serve(address: str, port: int, app: StratboxApp) -> WSGIServer:
     """Answer scrapes from a thread of this process.
 
     Args:
         address: to listen on.
         port: to listen on.
-        conf: Celery's configuration, for the broker and the queue.
+        app: whose ledger to look into.
 
     Raises:
         OSError: the port cannot be had.
     """
     registry = CollectorRegistry()
-    lists = queue_lists(conf.task_default_queue, conf.broker_transport_options["sep"])
     # Without tries again: the next scrape is one.
-    options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS, "decode_responses": True}
-    client = open_client(conf, retry=Retry(NoBackoff(), 0), **options)
-    for collector in (ProcessValues(), QueueInRedis(client, lists), Build()):
+    options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
+    ledger = Ledger(app.settings, open_client(app.conf, retry=Retry(NoBackoff(), 0), **options))
+    for collector in (ProcessValues(), QueueInRedis(ledger), Build()):
         registry.register(collector)
     server, _ = start_http_server(port, address, registry)
     return server
-
-
-def queue_lists(queue: str, separator: str) -> list[str]:
-    """Return the lists that make a queue: one for each step of priority, the first under the queue's own name."""
-    return [f"{queue}{separator}{step}" if step else queue for step in PRIORITY_STEPS]
 
 
 class ProcessValues(Collector):
@@ -154,29 +133,25 @@ class QueueInRedis(Collector):
     """How long the queue is, the same from every worker that is asked.
 
     Args:
-        client: of Redis, impatient.
-        lists: that make the queue.
+        ledger: of a client that is impatient.
     """
 
-    def __init__(self, client: redis.Redis, lists: Sequence[str]) -> None:
-        self._redis = client
-        self._lists = lists
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def collect(self) -> Iterator[Metric]:
         """Ask Redis; without an answer say only that."""
         try:
-            depth, oldest = self._redis.eval(LOOK, len(self._lists), *self._lists, f'"{SUBMITTED_AT}": ')
+            depth, oldest = self._ledger.waiting()
         except (redis.RedisError, OSError) as exc:
             logger.debug("Redis does not tell the length of the queue: %s", exc)
             yield GaugeMetricFamily("stratbox_redis_up", "Whether Redis told the length of the queue.", 0)
             return
         yield GaugeMetricFamily("stratbox_redis_up", "Whether Redis told the length of the queue.", 1)
         yield GaugeMetricFamily("stratbox_queue_depth", "Executions that wait in the queue.", depth)
-        # Whose producer did not say when it was submitted has no age; an empty queue has 0.
-        if oldest or not depth:
-            age = max(0.0, time.time() - float(oldest)) if oldest else 0.0
-            text = "How long ago the first in line of the queue was submitted."
-            yield GaugeMetricFamily("stratbox_queue_oldest_seconds", text, age)
+        age = max(0.0, time.time() - oldest) if oldest is not None else 0.0
+        text = "How long ago the oldest submission that waits was accepted."
+        yield GaugeMetricFamily("stratbox_queue_oldest_seconds", text, age)
 
 
 class Build(Collector):

@@ -35,6 +35,15 @@ class WorkerSettings(BaseSettings):
         description="How long an execution waits where it is for an engine that is away, before it is put back and "
         "tried again later, twice. With the strategy's own time it must fit under the soft limit of 100 s.",
     )
+    tries: int = Field(
+        default=8, ge=1, description="How often the infrastructure may fail a submission before it is given up."
+    )
+    retry_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Longest pause after the first failure; doubled each time up to 60 s. Random, from half of it up.",
+    )
     health_file: Path | None = Field(
         default=None, description="Where the worker writes how it is, for `python -m worker.health`; nowhere if unset."
     )

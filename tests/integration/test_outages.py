@@ -21,6 +21,7 @@ import redis
 from local import CONFIG, private_redis, private_worker
 
 from tasks import Settings, StrategyClient, SubmissionState
+from tasks.app import READY_PRIORITY
 from tasks.errors import BrokerUnavailable
 from worker.sandbox.config import SandboxConfig
 
@@ -183,5 +184,5 @@ def test_a_second_sigterm_is_cold(tmp_path: Path) -> None:
             process.terminate()
             process.wait(20)
         with redis.Redis.from_url(url) as server:
-            assert server.llen(client.settings.queue) == 1
+            assert server.llen(f"{client.settings.queue}:{READY_PRIORITY}") == 1
             assert server.hlen("unacked") == 0

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import celery
 import kombu
 import pytest
+from kombu.utils.imports import symbol_by_name
 from pydantic import SecretStr
 
 from tasks.app import HARD_LIMIT_SECONDS, SOFT_LIMIT_SECONDS, STRATEGY_EXECUTION, create_app
+from tasks.backend import LedgerBackend, LedgerSentinelBackend
 from tasks.models import MAX_TIMEOUT_SECONDS
 from tasks.settings import Settings
-from worker.consumer import ExecutionConsumer
-from worker.execution import RETRY_SECONDS, ExecutionMessage, ExecutionTask, register
+from worker.consumer import ExecutionConsumer, deliver
+from worker.execution import LONGEST_PAUSE_SECONDS, ExecutionMessage, ExecutionTask, register
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import DEADLINE_GRACE_SECONDS
 
@@ -29,7 +31,6 @@ SETTINGS = {
     "task_acks_late": True,
     "worker_prefetch_multiplier": 1,
     "task_reject_on_worker_lost": True,
-    "task_retry_on_worker_lost": True,
     "worker_cancel_long_running_tasks_on_connection_loss": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
@@ -42,9 +43,9 @@ SETTINGS = {
     "result_backend_always_retry": True,
     "result_expires": 86_400,
     "result_failure_expires": 86_400,
-    "task_track_started": True,
+    "task_track_started": False,
     "worker_send_task_events": True,
-    "task_send_sent_event": True,
+    "task_send_sent_event": False,
     "accept_content": ["json"],
     "task_serializer": "json",
     "result_serializer": "json",
@@ -106,19 +107,23 @@ def test_time_limits_nest() -> None:
     assert MAX_TIMEOUT_SECONDS < runs_at_most < SOFT_LIMIT_SECONDS < HARD_LIMIT_SECONDS < shortest_visibility
 
 
-def test_retry_delays_stay_under_the_visibility_timeout() -> None:
-    """A message that waits longer for its retry would be delivered twice."""
-    longest = RETRY_SECONDS * 2**ExecutionTask.max_retries
-    assert longest < 180 - HARD_LIMIT_SECONDS
+def test_pauses_stay_under_the_visibility_timeout() -> None:
+    """Whoever waits between two tries waits in the ledger, and not for longer than a dead worker's tasks."""
+    assert LONGEST_PAUSE_SECONDS < 180 - HARD_LIMIT_SECONDS + 1
 
 
-def test_task_is_tried_three_times(app: celery.Celery) -> None:
-    """With reject alone, a task that kills its worker is delivered for ever."""
+def test_a_task_comes_back_when_its_worker_dies(app: celery.Celery) -> None:
+    """How often, the ledger counts: Celery's own count is of its retries only."""
     register(app)
     task = app.tasks[STRATEGY_EXECUTION]
-    assert task.max_retries == 2
     assert task.acks_late is True
     assert task.reject_on_worker_lost is True
+    assert not task.retry_on_worker_lost
+
+
+def test_messages_come_by_way_of_the_ledger() -> None:
+    """Celery finds our strategy by its name."""
+    assert symbol_by_name(ExecutionTask.Strategy) is deliver
 
 
 def test_task_survives_the_loss_of_redis_under_celery_5_7(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +167,9 @@ def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypat
     monkeypatch.setattr("worker.consumer.reserved_requests", held)
     channel = SimpleNamespace(do_restore=True)
     consumer = ExecutionConsumer()
+    released: list[set[str]] = []
+    ledger = SimpleNamespace(release=lambda held: released.append(set(held)))
+    consumer.app = SimpleNamespace(backend=SimpleNamespace(ledger=ledger))
     consumer.connection = SimpleNamespace(transport=SimpleNamespace(channels=[channel]))
     consumer.on_connection_error_after_connected(ConnectionError())
     assert channel.do_restore is False
@@ -171,6 +179,16 @@ def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypat
     consumer.on_ready()
     consumer.on_ready()
     assert sorted(restored) == ["one", "two"]
+    assert released == [{"one", "two"}], "nobody died: the ledger is told before the messages are back"
+
+
+def test_no_password_is_told_to_those_who_inspect() -> None:
+    """Celery masks it in URLs that it can read, ours with the backend's name before it included."""
+    app = create_app(Settings(redis_url="redis://user:hunter2@redis.example:6380/3"))
+    assert "hunter2" in str(app.conf.result_backend)
+    assert "hunter2" not in str(app.conf.table(with_defaults=False, censored=True))
+    assert "hunter2" not in app.backend.as_uri()
+    app.close()
 
 
 def test_settings_reach_the_app() -> None:
@@ -182,7 +200,8 @@ def test_settings_reach_the_app() -> None:
         visibility_timeout_seconds=300,
     )
     app = create_app(settings)
-    assert app.conf.broker_url == app.conf.result_backend == settings.redis_url
+    assert app.conf.broker_url == app.backend.url == settings.redis_url
+    assert isinstance(app.backend, LedgerBackend)
     assert app.conf.task_default_queue == "fast"
     assert app.conf.result_expires == app.conf.result_failure_expires == 600
     assert app.conf.broker_transport_options["visibility_timeout"] == 300
@@ -216,6 +235,7 @@ def test_sentinels_reach_queue_and_results() -> None:
     results = app.conf.result_backend_transport_options
     broker = app.conf.broker_transport_options
     assert results["master_name"] == broker["master_name"] == "strategies"
+    assert isinstance(app.backend, LedgerSentinelBackend)
     for options in (results["sentinel_kwargs"], broker["sentinel_kwargs"]):
         assert (options["password"], options["socket_timeout"], options["socket_connect_timeout"]) == ("watch", 2, 2)
     app.close()

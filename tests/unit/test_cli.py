@@ -16,7 +16,9 @@ from tasks.errors import (
     ExecutionLost,
     InvalidRequest,
     OutputNotJSON,
+    QueueFull,
     ResultTimeout,
+    TenantLimit,
     UnknownSubmission,
 )
 from tasks.models import ExecutionResult, ExecutionStatus
@@ -201,6 +203,16 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
         (("run", "{good}", "--repeat", "1001"), "Invalid value for '--repeat'"),
         (("submit", "{good}", "--priority", "10"), "priority: 10 is not between 0 (first) and 9 (last)"),
         (("submit", "{good}", "--user", "a\nb"), "user_id: "),
+        (("submit", "{good}", "--key", ""), "key: give 1 to 256 printable characters"),
+        (("dead", "fly"), "No such command 'fly'"),
+        (("dead", "--json", "show", "x"), "--json: give it after `show`"),
+        (("dead", "show"), "Missing argument"),
+        (("dead", "show", "x", "y"), "Got unexpected extra argument"),
+        (("dead", "requeue"), "give the ids, or --all"),
+        (("dead", "requeue", "x", "--all"), "give the ids, or --all"),
+        (("dead", "drop"), "give the ids, or --all"),
+        (("dead", "drop", "x", "--all"), "give the ids, or --all"),
+        (("reconcile", "x"), "Got unexpected extra argument"),
         (("result",), "Missing argument"),
         (("result", "x", "--timeout", "-1"), "Invalid value for '--timeout'"),
         (("worker", "--concurrency", "0"), "Invalid value for '--concurrency'"),
@@ -218,7 +230,24 @@ def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.Monkey
     assert text == "STRATBOX_REDIS_URL: URL scheme should be 'redis' or 'rediss'"
 
 
-@pytest.mark.parametrize("arguments", [("status", "x"), ("result", "x"), ("cancel", "x"), ("submit", "{good}")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "x"),
+        ("result", "x"),
+        ("cancel", "x"),
+        ("submit", "{good}"),
+        ("submit", "{good}", "--key", "x"),
+        ("dead",),
+        ("dead", "--json"),
+        ("dead", "show", "x"),
+        ("dead", "requeue", "x"),
+        ("dead", "requeue", "--all"),
+        ("dead", "drop", "x"),
+        ("dead", "drop", "--all"),
+        ("reconcile",),
+    ],
+)
 def test_redis_down(
     run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -247,12 +276,14 @@ def test_redis_down(
         (SandboxStartError("late"), 3),
         (ResultTimeout("not yet"), 1),
         (OutputNotJSON("no"), 1),
+        (QueueFull("submit again in 2 s", 2), 4),
+        (TenantLimit("submit again in 2 s", 2), 4),
     ],
 )
 def test_every_error_has_its_exit_code(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    """As the help says: 2 refused, 3 infrastructure, 1 otherwise; and one line."""
+    """As the help says: 2 refused, 3 infrastructure, 4 no room, 1 otherwise; and one line."""
 
     def fail(**_: object) -> None:
         raise error
@@ -285,7 +316,8 @@ def test_help_is_no_error(run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert "Exit" in out
-    assert [name for name in "run submit result status cancel validate worker doctor".split() if name not in out] == []
+    commands = "run submit result status cancel validate worker flower doctor reconcile dead".split()
+    assert [name for name in commands if f"  {name} " not in out] == []
 
 
 @pytest.mark.parametrize("status", ExecutionStatus)

@@ -13,8 +13,8 @@ from kombu.exceptions import OperationalError
 from tasks import client as module
 from tasks.client import StrategyClient
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
+from tasks.ledger import QUEUED
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
-from tasks.results import QUEUED
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
 
@@ -41,9 +41,9 @@ class FakeClient(StrategyClient):
         self.record: dict[str, Any] | None = None
         self.failing: set[str] = set()
 
-    def submit_request(self, request: ExecutionRequest, *, priority: int = 0) -> Submission:
+    def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
         """Number it."""
-        del priority
+        del priority, key
         submission = Submission(str(len(self.codes)), self)
         self.codes[submission.id] = request.code
         self.in_flight += 1

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from tasks.ledger import DeadSubmission
 from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionResult, ExecutionStatus, Violation
 from worker import display
 
 S = ExecutionStatus
+ANSI = re.compile(r"\x1b\[[\d;]*m")
 
 
 @given(st.text())
@@ -120,3 +125,45 @@ def test_violations_are_lines_that_editors_can_jump_to(capsys: pytest.CaptureFix
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == "a[b].py:3:5 R2 import [os]\\x1b\n    remove [it]\n"
+
+
+def test_moment_is_utc() -> None:
+    """Whatever the zone of the machine; fractions are dropped."""
+    assert display.moment(1_700_000_000.9) == "2023-11-14T22:13:20Z"
+
+
+def dead(reason: str, tenant: str = "tenant") -> DeadSubmission:
+    """One that was given up."""
+    return DeadSubmission("4d1f0c1e-5b7a-4f4e-9a55-0f6f3c1d9b42", tenant, 1_700_000_000.0, reason, 12_345)
+
+
+@pytest.mark.parametrize("reason", ["died", "x" * 300, "word " * 60 + "end"])
+def test_dead_in_a_pipe_are_a_line_each(capsys: pytest.CaptureFixture[str], reason: str) -> None:
+    """However narrow the terminal that is not there."""
+    display.show_dead([dead(reason), dead("other")])
+    head, _, first, second = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert head.split() == ["id", "user", "since", "bytes", "reason"]
+    assert first.split(maxsplit=4) == [dead("").id, "tenant", "2023-11-14T22:13:20Z", "12,345", reason]
+    assert second.endswith(" other")
+
+
+def test_dead_on_a_terminal_keep_their_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is folded instead, and nothing of it is cut."""
+    shown = io.StringIO()
+    monkeypatch.setattr(display, "out", Console(file=shown, force_terminal=True, width=120, soft_wrap=True))
+    display.show_dead([dead("abcdefghij" * 20)])
+    lines = [ANSI.sub("", line).rstrip() for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 120
+    assert dead("").id in lines[3]
+    assert "".join(line.split()[-1] for line in lines[3:] if line) == "abcdefghij" * 20
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/]", "[/]", "a\x1b[2J", "a\nb", "\u202ex"])
+def test_hostile_dead_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Neither the names of users nor reasons: shown on one line, as escapes where they would be obeyed."""
+    written = display.printable(text).replace("\n", " ")
+    display.show_dead([dead(text, tenant=text)])
+    row = capsys.readouterr().out.splitlines()[3]
+    assert row.count(written) == 2
+    display.show_details({"user": text})
+    assert capsys.readouterr().err == f"{'user':<11}{written}\n"

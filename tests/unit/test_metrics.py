@@ -22,7 +22,6 @@ from worker import events, metrics
 from worker.errors import EngineUnavailable
 from worker.instruments import LOST, OTHER, RULES, Instruments
 from worker.metrics import MetricsSettings
-from worker.scrape import queue_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,11 +124,6 @@ def test_a_listener_that_fails_does_not_reach_the_sender(
     monkeypatch.setattr(instruments.reaped, "inc", fail)
     events.containers_reaped.send(sender=None, count=1)
     assert "No space left" in caplog.text
-
-
-def test_queue_has_a_list_for_each_step_of_priority() -> None:
-    """The names are those kombu uses."""
-    assert queue_lists("fast", ":") == ["fast", "fast:3", "fast:6", "fast:9"]
 
 
 def folders() -> set[Path]:

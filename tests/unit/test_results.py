@@ -11,7 +11,8 @@ from celery import states
 from tasks import results
 from tasks.app import create_app
 from tasks.errors import ResultTimeout, UnknownSubmission
-from tasks.results import QUEUED, RECHECK_SECONDS, ResultStore
+from tasks.ledger import QUEUED
+from tasks.results import RECHECK_SECONDS, ResultStore
 from tasks.settings import Settings
 from tasks.submission import _STATES
 

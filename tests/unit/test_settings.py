@@ -50,6 +50,9 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("STRATBOX_QUEUE", "fast.lane-1")
     monkeypatch.setenv("STRATBOX_RESULT_EXPIRES_SECONDS", "60")
     monkeypatch.setenv("STRATBOX_VISIBILITY_TIMEOUT_SECONDS", "3600")
+    monkeypatch.setenv("STRATBOX_MAX_QUEUED", "7")
+    monkeypatch.setenv("STRATBOX_MAX_QUEUED_BYTES", "8")
+    monkeypatch.setenv("STRATBOX_MAX_PER_TENANT", "9")
     monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"textwrap": ["dedent"]}')
     assert Settings().model_dump() == {
         "redis_url": "sentinel://:word@one.example:26379/3",
@@ -61,6 +64,9 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "queue": "fast.lane-1",
         "result_expires_seconds": 60,
         "visibility_timeout_seconds": 3600,
+        "max_queued": 7,
+        "max_queued_bytes": 8,
+        "max_per_tenant": 9,
         "policy_extra_modules": {"textwrap": ("dedent",)},
     }
 

@@ -1,0 +1,232 @@
+"""The ledger of what was accepted: a submission is in it until its verdict is stored, whatever happens to messages.
+
+A submission waits in the lane of its tenant and is handed to Celery's queue when its turn comes. All changes are
+scripts in Redis (ledger.lua), so that none is ever half done, and producers and workers need no clock in common.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from kombu.utils.json import dumps
+
+from tasks.app import LIST_SEPARATOR, READY_PRIORITY
+from tasks.errors import InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import redis
+
+    from tasks.message import Message
+    from tasks.settings import Settings
+
+__all__ = ["QUEUED", "RESULT_PREFIX", "WORKER", "Beginning", "DeadSubmission", "Ledger"]
+
+#: State of a submission before its first start; Celery has none for it, so an unknown id looks queued there.
+QUEUED = "QUEUED"
+#: Where Celery keeps state and result of a task.
+RESULT_PREFIX = "celery-task-meta-"
+#: This worker, for the ledger: a pool process inherits it from the main one.
+WORKER = uuid.uuid4().hex
+
+_SOURCE = Path(__file__).with_suffix(".lua").read_text()
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the ledger says to a worker that is about to run a submission."""
+
+    #: `run`, `ended` (it has a verdict), `cancelled`, or `dead` (its worker died each time it ran).
+    word: str
+    #: Celery's record of the verdict, as JSON text, when it has ended.
+    verdict: bytes = b""
+    #: The token without which nothing this run says is taken down.
+    fence: int = 0
+    #: How often the infrastructure has failed it.
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class DeadSubmission:
+    """One that the workers gave up on, kept for 7 days."""
+
+    id: str
+    tenant: str
+    #: Seconds since the epoch.
+    since: float
+    reason: str
+    bytes: int
+
+
+class Ledger:
+    """Accepted submissions in Redis. Every method lets Redis' own exceptions through.
+
+    Args:
+        settings: the queue, its bounds, and how long results are kept.
+        client: of Redis; it returns bytes.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client: Any = client  # redis-py's annotations cover its asyncio form, too
+        self._prefix = f"stratbox:{settings.queue}:"
+        self._keys = (self._prefix, RESULT_PREFIX, f"{settings.queue}{LIST_SEPARATOR}{READY_PRIORITY}", "unacked")
+
+    @cached_property
+    def _for_producers(self) -> Any:
+        return self._client.register_script(f"#!lua\n{_SOURCE}")
+
+    @cached_property
+    def _for_workers(self) -> Any:
+        # What was accepted is brought to its end even when Redis has no memory for more.
+        return self._client.register_script(f"#!lua flags=allow-oom\n{_SOURCE}")
+
+    def submit(self, task_id: str, message: Message, *, tenant: str, priority: int, keyed: bool) -> None:
+        """Accept a submission; one that is known already stays as it is.
+
+        Raises:
+            InvalidRequest: the caller's key has been used for another request.
+            QueueFull, TenantLimit: there is no room for it now.
+        """
+        limits = self._settings
+        key = [message.digest if keyed else "", limits.result_expires_seconds]
+        bounds = [limits.max_queued, limits.max_queued_bytes, limits.max_per_tenant]
+        queued = _meta(task_id, QUEUED)
+        word, *pause = self._for_producers(
+            self._keys,
+            ["submit", task_id, message.text, queued, tenant, priority, *key, *bounds, *message.sent],
+        )
+        if word == b"conflict":
+            msg = "key: it was used for another request before; use one key for each strategy"
+            raise InvalidRequest(msg)
+        if pause:
+            raise _no_room(word.decode(), float(pause[0]), tenant, limits)
+
+    def cancel(self, task_id: str, verdict: dict[str, Any], event: tuple[str, str]) -> bool:
+        """End a submission that no worker runs, with this result and event; leave word for the one that does.
+
+        Returns:
+            Whether it still runs and is to be told; or had not ended, see `UnknownSubmission`.
+        """
+        meta = _meta(task_id, states.SUCCESS, verdict)
+        word = self._for_producers(self._keys, ["cancel", task_id, meta, self._settings.result_expires_seconds, *event])
+        if word == b"unknown":
+            raise UnknownSubmission(task_id)
+        return bool(word != b"ended")
+
+    def adopt(self, task_id: str, message: str, *, tenant: str, priority: int, due: float | None = None) -> None:
+        """Take in a message that came by another way, unless the submission is known; `due` is its earliest start."""
+        self._for_workers(
+            self._keys,
+            ["adopt", task_id, message, _meta(task_id, QUEUED), tenant, priority, "" if due is None else due],
+        )
+
+    def begin(self, task_id: str, started: dict[str, Any]) -> Beginning:
+        """Ask whether to run a submission; if so, it counts as started, by this worker, with these details."""
+        word, *rest = self._for_workers(self._keys, ["begin", task_id, WORKER, _meta(task_id, states.STARTED, started)])
+        if word == b"ended":
+            return Beginning("ended", verdict=rest[0])
+        return Beginning(word.decode(), fence=rest[0], tries=rest[1])
+
+    def record(  # noqa: PLR0913  # what there is to say of a state
+        self,
+        task_id: str,
+        state: str,
+        meta: str | bytes,
+        *,
+        fence: int | None,
+        pause_seconds: float | None = None,
+        reason: str = "",
+    ) -> bool:
+        """Store a state of Celery's; return False when it came too late to count.
+
+        Args:
+            task_id: of the submission.
+            state: of Celery's.
+            meta: Celery's record of it.
+            fence: of the run that says so; None for the main process of its worker.
+            pause_seconds: until the next try, for RETRY; None when the message goes back into the queue by itself.
+            reason: for FAILURE.
+        """
+        arguments = [task_id, state, meta, self._settings.result_expires_seconds, WORKER]
+        optional = [fence, pause_seconds]
+        stored = self._for_workers(
+            self._keys, ["record", *arguments, *("" if one is None else one for one in optional), reason]
+        )
+        return bool(stored)
+
+    def release(self, task_ids: Iterable[str]) -> None:
+        """Give back what this worker ran when its connection was lost."""
+        self._for_workers(self._keys, ["release", WORKER, *task_ids])
+
+    def refill(self) -> None:
+        """Hand over to Celery's queue what is due and has room."""
+        self._for_workers(self._keys, ["refill"])
+
+    def reconcile(self) -> list[str]:
+        """Bring back what is neither queued nor with a worker nor ended; return the ids.
+
+        What is missing for the first time is only noted, and brought back by a call 5 s later or more.
+        """
+        return [task_id.decode() for task_id in self._for_workers(self._keys, ["reconcile"])]
+
+    def waiting(self) -> tuple[int, float | None]:
+        """Return how many wait, and since when the oldest does (seconds since the epoch)."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zcard(f"{self._prefix}waiting").zrange(f"{self._prefix}waiting", 0, 0, withscores=True)
+            count, oldest = pipe.execute()
+        return count, float(oldest[0][1]) if oldest else None
+
+    def dead(self) -> list[DeadSubmission]:
+        """Return what the workers gave up on, the latest first."""
+        found = self._client.zrange(f"{self._prefix}dead", 0, -1, desc=True, withscores=True)
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id, _ in found:
+                pipe.hmget(f"{self._prefix}task:{task_id.decode()}", "tenant", "reason", "bytes")
+            records = pipe.execute()
+        return [
+            DeadSubmission(task_id.decode(), tenant.decode(), float(since), (reason or b"").decode(), int(size))
+            for (task_id, since), (tenant, reason, size) in zip(found, records, strict=True)
+            if tenant is not None  # it has expired meanwhile
+        ]
+
+    def message(self, task_id: str) -> bytes | None:
+        """Return the message of a submission that has not ended, or is dead."""
+        text: bytes | None = self._client.hget(f"{self._prefix}task:{task_id}", "message")
+        return text
+
+    def requeue(self, task_id: str) -> bool:
+        """Put a dead submission into the queue again; False when there is none with this id."""
+        return bool(self._for_workers(self._keys, ["requeue", task_id, _meta(task_id, QUEUED)]))
+
+    def drop(self, task_id: str) -> bool:
+        """Forget a dead submission; False when there is none with this id."""
+        return bool(self._for_workers(self._keys, ["drop", task_id]))
+
+
+def _meta(task_id: str, state: str, result: Any = None) -> str:
+    # The script finds the state at the beginning.
+    meta = {"status": state, "result": result, "traceback": None, "children": [], "task_id": task_id}
+    text: str = dumps(meta)
+    return text
+
+
+def _no_room(word: str, pause: float, tenant: str, limits: Settings) -> QueueFull | TenantLimit:
+    again = f"submit again in {pause:g} s"
+    match word:
+        case "tenant":
+            what = f"{limits.max_per_tenant:,} submissions of user_id {tenant!r}"
+            return TenantLimit(f"{what} have not ended yet (STRATBOX_MAX_PER_TENANT): {again}", pause)
+        case "queue":
+            what = f"{limits.max_queued:,} submissions have not ended yet (STRATBOX_MAX_QUEUED)"
+        case "bytes":
+            what = f"what waits fills {limits.max_queued_bytes:,} bytes (STRATBOX_MAX_QUEUED_BYTES)"
+        case _:
+            what = "Redis has no memory left for more"
+    return QueueFull(f"{what}: {again}", pause)
