@@ -10,6 +10,9 @@ local READY_LIMIT = 2
 local DEATHS_LIMIT = 3
 -- Longer than a message takes from Celery's list into a worker's hands.
 local GRACE_SECONDS = 5
+-- Longer than any run may take (the hard limit is 120 s): a late worker's acknowledgement can take the note of a newer
+-- delivery away, and what runs is not to be run again beside itself.
+local RUN_SECONDS = 150
 local DEAD_SECONDS = 7 * 24 * 3600
 -- Left to workers of a Redis that is about to be full: what was accepted is to be delivered, too.
 local MEMORY_SHARE = 0.9
@@ -266,8 +269,8 @@ function operations.reconcile()
         return false
     end
     local brought_back = {}
-    for _, set in ipairs({READY, STARTED}) do
-        for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', stamp(now - GRACE_SECONDS))) do
+    for set, age in pairs({[READY] = GRACE_SECONDS, [STARTED] = RUN_SECONDS}) do
+        for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', stamp(now - age))) do
             local missing = tonumber(redis.call('HGET', task(id), 'missing'))
             if redis.call('HEXISTS', task(id), 'message') == 0 or has_ended(id) then
                 close(id)  -- a worker without a ledger has stored its result
@@ -277,6 +280,8 @@ function operations.reconcile()
             elseif not missing then
                 redis.call('HSET', task(id), 'missing', stamp(now))
             elseif now - missing >= GRACE_SECONDS then
+                if set == STARTED then redis.call('ZADD', WAITING, stamp(now), id) end
+                redis.call('ZREM', STARTED, id)
                 redis.call('HDEL', task(id), 'missing')
                 hand_over(id)
                 brought_back[#brought_back + 1] = id

@@ -33,7 +33,7 @@ class WorkerSettings(BaseSettings):
         ge=0,
         le=30,
         description="How long an execution waits where it is for an engine that is away, before it is put back and "
-        "tried again later, twice. With the strategy's own time it must fit under the soft limit of 100 s.",
+        "tried again later. With the strategy's own time it must fit under the soft limit of 100 s.",
     )
     tries: int = Field(
         default=8, ge=1, description="How often the infrastructure may fail a submission before it is given up."
