@@ -188,27 +188,31 @@ function operations.adopt(id, message, queued, tenant, priority, due)
     return 'adopted'
 end
 
--- A pool process', before it does anything else.
-function operations.begin(id, worker, started)
+-- A pool process', before it does anything else. It asks again, as the same attempt, where it has heard no answer.
+function operations.begin(id, worker, attempt, started)
     redis.call('ZREM', READY, id)
     redis.call('ZREM', LATER, id)
     if has_ended(id) then
         refill()
         return {'ended', redis.call('GET', RESULT .. id)}
     end
-    local tenant, owner, cancelled, tries = unpack(redis.call('HMGET', task(id), 'tenant', 'owner', 'cancelled', 'tries'))
+    local tenant, owner, before = unpack(redis.call('HMGET', task(id), 'tenant', 'owner', 'attempt'))
     if not tenant then return {'run', 0, 0} end  -- its record was removed by hand
     leave_lane(id, tenant)
-    local deaths = owner and redis.call('HINCRBY', task(id), 'deaths', 1) or 0
-    redis.call('HSET', task(id), 'owner', worker)
+    if before ~= attempt then
+        if owner then redis.call('HINCRBY', task(id), 'deaths', 1) end
+        redis.call('HINCRBY', task(id), 'starts', 1)
+    end
+    redis.call('HSET', task(id), 'owner', worker, 'attempt', attempt)
     redis.call('HDEL', task(id), 'missing')
-    local fence = redis.call('HINCRBY', task(id), 'starts', 1)
+    local fence, deaths, tries, cancelled =
+        unpack(redis.call('HMGET', task(id), 'starts', 'deaths', 'tries', 'cancelled'))
     redis.call('ZREM', WAITING, id)
     redis.call('ZADD', STARTED, stamp(now), id)
     refill()
-    local word = cancelled and 'cancelled' or deaths >= DEATHS_LIMIT and 'dead' or 'run'
+    local word = cancelled and 'cancelled' or (tonumber(deaths) or 0) >= DEATHS_LIMIT and 'dead' or 'run'
     if word == 'run' then publish(id, started) end
-    return {word, fence, tonumber(tries) or 0}
+    return {word, tonumber(fence), tonumber(tries) or 0}
 end
 
 -- A worker's, from a pool process (with the token of its start) or from the main one (without).
@@ -218,7 +222,7 @@ function operations.record(id, state, meta, expires, worker, fence, pause, reaso
     if owner and owner ~= worker or fence ~= '' and starts and starts ~= fence then return 0 end
     if not FINAL[state] then
         publish(id, meta)
-        if state == 'RETRY' and tenant then
+        if state == 'RETRY' and owner then
             wait_again(id)
             if pause ~= '' then
                 redis.call('HINCRBY', task(id), 'tries', 1)

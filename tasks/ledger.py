@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 from kombu.utils.json import dumps
+from redis.exceptions import OutOfMemoryError
 
 from tasks.app import LIST_SEPARATOR, READY_PRIORITY
 from tasks.errors import InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
@@ -34,6 +35,9 @@ QUEUED = "QUEUED"
 RESULT_PREFIX = "celery-task-meta-"
 #: This worker, for the ledger: a pool process inherits it from the main one.
 WORKER = uuid.uuid4().hex
+
+#: When to come again to a Redis that takes nothing any more, seconds.
+FULL_PAUSE_SECONDS = 5.0
 
 _SOURCE = Path(__file__).with_suffix(".lua").read_text()
 
@@ -79,11 +83,11 @@ class Ledger:
         self._keys = (self._prefix, RESULT_PREFIX, f"{settings.queue}{LIST_SEPARATOR}{READY_PRIORITY}", "unacked")
 
     @cached_property
-    def _for_producers(self) -> Any:
+    def _accept(self) -> Any:
         return self._client.register_script(f"#!lua\n{_SOURCE}")
 
     @cached_property
-    def _for_workers(self) -> Any:
+    def _change(self) -> Any:
         # What was accepted is brought to its end even when Redis has no memory for more.
         return self._client.register_script(f"#!lua flags=allow-oom\n{_SOURCE}")
 
@@ -98,10 +102,11 @@ class Ledger:
         key = [message.digest if keyed else "", limits.result_expires_seconds]
         bounds = [limits.max_queued, limits.max_queued_bytes, limits.max_per_tenant]
         queued = _meta(task_id, QUEUED)
-        word, *pause = self._for_producers(
-            self._keys,
-            ["submit", task_id, message.text, queued, tenant, priority, *key, *bounds, *message.sent],
-        )
+        arguments = [task_id, message.text, queued, tenant, priority, *key, *bounds, *message.sent]
+        try:
+            word, *pause = self._accept(self._keys, ["submit", *arguments])
+        except OutOfMemoryError:
+            word, pause = b"memory", [FULL_PAUSE_SECONDS]
         if word == b"conflict":
             msg = "key: it was used for another request before; use one key for each strategy"
             raise InvalidRequest(msg)
@@ -115,21 +120,26 @@ class Ledger:
             Whether it still runs and is to be told; or had not ended, see `UnknownSubmission`.
         """
         meta = _meta(task_id, states.SUCCESS, verdict)
-        word = self._for_producers(self._keys, ["cancel", task_id, meta, self._settings.result_expires_seconds, *event])
+        word = self._change(self._keys, ["cancel", task_id, meta, self._settings.result_expires_seconds, *event])
         if word == b"unknown":
             raise UnknownSubmission(task_id)
         return bool(word != b"ended")
 
     def adopt(self, task_id: str, message: str, *, tenant: str, priority: int, due: float | None = None) -> None:
         """Take in a message that came by another way, unless the submission is known; `due` is its earliest start."""
-        self._for_workers(
+        self._change(
             self._keys,
             ["adopt", task_id, message, _meta(task_id, QUEUED), tenant, priority, "" if due is None else due],
         )
 
-    def begin(self, task_id: str, started: dict[str, Any]) -> Beginning:
-        """Ask whether to run a submission; if so, it counts as started, by this worker, with these details."""
-        word, *rest = self._for_workers(self._keys, ["begin", task_id, WORKER, _meta(task_id, states.STARTED, started)])
+    def begin(self, task_id: str, attempt: str, started: dict[str, Any]) -> Beginning:
+        """Ask whether to run a submission; if so, it counts as started, by this worker, with these details.
+
+        The same attempt may ask again when the answer was lost.
+        """
+        word, *rest = self._change(
+            self._keys, ["begin", task_id, WORKER, attempt, _meta(task_id, states.STARTED, started)]
+        )
         if word == b"ended":
             return Beginning("ended", verdict=rest[0])
         return Beginning(word.decode(), fence=rest[0], tries=rest[1])
@@ -156,25 +166,25 @@ class Ledger:
         """
         arguments = [task_id, state, meta, self._settings.result_expires_seconds, WORKER]
         optional = [fence, pause_seconds]
-        stored = self._for_workers(
+        stored = self._change(
             self._keys, ["record", *arguments, *("" if one is None else one for one in optional), reason]
         )
         return bool(stored)
 
     def release(self, task_ids: Iterable[str]) -> None:
         """Give back what this worker ran when its connection was lost."""
-        self._for_workers(self._keys, ["release", WORKER, *task_ids])
+        self._change(self._keys, ["release", WORKER, *task_ids])
 
     def refill(self) -> None:
         """Hand over to Celery's queue what is due and has room."""
-        self._for_workers(self._keys, ["refill"])
+        self._change(self._keys, ["refill"])
 
     def reconcile(self) -> list[str]:
         """Bring back what is neither queued nor with a worker nor ended; return the ids.
 
         What is missing for the first time is only noted, and brought back by a call 5 s later or more.
         """
-        return [task_id.decode() for task_id in self._for_workers(self._keys, ["reconcile"])]
+        return [task_id.decode() for task_id in self._change(self._keys, ["reconcile"])]
 
     def waiting(self) -> tuple[int, float | None]:
         """Return how many wait, and since when the oldest does (seconds since the epoch)."""
@@ -203,11 +213,11 @@ class Ledger:
 
     def requeue(self, task_id: str) -> bool:
         """Put a dead submission into the queue again; False when there is none with this id."""
-        return bool(self._for_workers(self._keys, ["requeue", task_id, _meta(task_id, QUEUED)]))
+        return bool(self._change(self._keys, ["requeue", task_id, _meta(task_id, QUEUED)]))
 
     def drop(self, task_id: str) -> bool:
         """Forget a dead submission; False when there is none with this id."""
-        return bool(self._for_workers(self._keys, ["drop", task_id]))
+        return bool(self._change(self._keys, ["drop", task_id]))
 
 
 def _meta(task_id: str, state: str, result: Any = None) -> str:

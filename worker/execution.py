@@ -8,11 +8,13 @@ import os
 import random
 import signal
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
+import redis
 import structlog
 from celery import Task, states
-from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
 
@@ -31,6 +33,7 @@ from worker.settings import WorkerSettings
 if TYPE_CHECKING:
     from celery import Celery
 
+    from tasks.ledger import Beginning, Ledger
     from tasks.models import ExecutionResult
 
 __all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor", "register"]
@@ -40,8 +43,8 @@ CANCEL_SIGNAL = signal.SIGUSR2
 CANCEL_REPEAT_SECONDS = 0.5
 #: The longest pause between two tries.
 LONGEST_PAUSE_SECONDS = 60.0
-#: How often to ask for an engine that is away.
-ENGINE_RETRY_SECONDS = 0.5
+#: How often to ask for an engine, or a Redis, that is away.
+ENGINE_RETRY_SECONDS = REDIS_RETRY_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +136,7 @@ class ExecutionTask(Task):
         Returns:
             An `ExecutionResult` as JSON values.
         """
-        begun = self.backend.ledger.begin(self.request.id, {"pid": os.getpid(), "hostname": self.request.hostname})
+        begun = self._begin()
         setattr(self.request, FENCE, begun.fence)
         match begun.word:
             case "ended":  # cancelled in the queue, or delivered twice
@@ -150,6 +153,19 @@ class ExecutionTask(Task):
         except InvalidRequest as exc:
             return _uncounted(rejection(str(exc))).model_dump(mode="json")
         return self._execute(request, begun.tries)
+
+    def _begin(self) -> Beginning:
+        ledger: Ledger = self.backend.ledger
+        attempt, details = uuid.uuid4().hex, {"pid": os.getpid(), "hostname": self.request.hostname}
+        while True:
+            try:
+                return ledger.begin(self.request.id, attempt, details)
+            except SoftTimeLimitExceeded:
+                raise Reject(requeue=True) from None  # it was not the strategy that took so long
+            except (redis.ConnectionError, redis.TimeoutError) as exc:
+                # The main process has lost it, too, and ends this one when it has noticed.
+                log.debug("the ledger is asked again", error=str(exc))
+                time.sleep(REDIS_RETRY_SECONDS)
 
     def _execute(self, request: ExecutionRequest, tries: int) -> dict[str, Any]:
         global _running  # noqa: PLW0603  # the signal handler has no other way to it
