@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tasks.ledger import Ledger
 
-__all__ = ["StrategyClient"]
+__all__ = ["StrategyClient", "redis_errors"]
 
 LOWEST_PRIORITY = 9
 #: A caller's key and user make the id of a submission, the same each time.
@@ -37,7 +37,8 @@ MAX_KEY_CHARS = 256
 
 
 @contextlib.contextmanager
-def _redis_errors() -> Iterator[None]:
+def redis_errors() -> Iterator[None]:
+    """Turn whatever Redis and kombu raise into `BrokerUnavailable`."""
     try:
         yield
     except StratboxError:
@@ -107,7 +108,7 @@ class StrategyClient:
             msg = f"priority: {priority} is not between 0 (first) and {LOWEST_PRIORITY} (last)"
             raise InvalidRequest(msg)
         submission = Submission(_new_id(request.user_id, key), self)
-        with _redis_errors(), submission_headers(submission.id) as headers:
+        with redis_errors(), submission_headers(submission.id) as headers:
             encoded = message.encode(self._app, submission.id, request, headers)
             self.ledger.submit(submission.id, encoded, tenant=request.user_id, priority=priority, keyed=key is not None)
         return submission
@@ -125,17 +126,17 @@ class StrategyClient:
 
     def meta(self, submission_id: str) -> dict[str, Any]:
         """Return what Celery recorded of a submission."""
-        with _redis_errors():
+        with redis_errors():
             return self._results.meta(submission_id)
 
     def wait(self, submission_id: str, timeout: float | None) -> dict[str, Any]:
         """Return what Celery recorded at the end of a submission, waiting for it."""
-        with _redis_errors():
+        with redis_errors():
             return self._results.wait(submission_id, timeout)
 
     async def wait_async(self, submission_id: str, timeout: float | None) -> dict[str, Any]:  # noqa: ASYNC109
         """Do what `wait` does without blocking the event loop."""
-        with _redis_errors():
+        with redis_errors():
             return await self._results.wait_async(submission_id, timeout)
 
     def cancel(self, submission_id: str) -> bool:
@@ -144,7 +145,7 @@ class StrategyClient:
         One that waits ends here, and no worker runs it; a running one is ended by its worker and keeps the output it
         had. Should that worker die first, no other runs it.
         """
-        with _redis_errors():
+        with redis_errors():
             verdict = cancellation().model_dump(mode="json")
             revoked = message.event(self._app, "task-revoked", uuid=submission_id, terminated=False, signum=None)
             if not self.ledger.cancel(submission_id, verdict, revoked):
@@ -223,7 +224,7 @@ class StrategyClient:
         Raises:
             BrokerUnavailable: Redis does not answer.
         """
-        with _redis_errors():
+        with redis_errors():
             replies = self._app.control.ping(timeout=timeout)
         return sorted(name for reply in replies for name in reply)
 
@@ -233,7 +234,7 @@ class StrategyClient:
         Raises:
             BrokerUnavailable: it does not answer.
         """
-        with _redis_errors():
+        with redis_errors():
             return dict(self._app.backend.client.info())
 
     def close(self) -> None:

@@ -119,10 +119,12 @@ class Ledger:
         Returns:
             Whether it still runs and is to be told; or had not ended, see `UnknownSubmission`.
         """
+        expires = self._settings.result_expires_seconds
         meta = _meta(task_id, states.SUCCESS, verdict)
-        word = self._change(self._keys, ["cancel", task_id, meta, self._settings.result_expires_seconds, *event])
+        word = self._change(self._keys, ["cancel", task_id, meta, expires, *event])
         if word == b"unknown":
-            raise UnknownSubmission(task_id)
+            msg = f"no submission {task_id!r}: check the id; results expire after {expires} s"
+            raise UnknownSubmission(msg)
         return bool(word != b"ended")
 
     def adopt(self, task_id: str, message: str, *, tenant: str, priority: int, due: float | None = None) -> None:

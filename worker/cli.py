@@ -1,6 +1,6 @@
 """The `stratbox` command.
 
-Exit codes: 0 succeeded; 1 ended otherwise; 2 refused, by the policy or for wrong usage; 3 the infrastructure failed.
+Exit codes: 0 succeeded; 1 ended otherwise; 2 refused by policy or usage; 3 the infrastructure failed; 4 no room now.
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from typer.exceptions import TyperException
 
 from tasks.client import StrategyClient
-from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, StratboxError, UnknownSubmission
+from tasks.errors import (
+    Backpressure,
+    BrokerUnavailable,
+    ExecutionLost,
+    InvalidRequest,
+    StratboxError,
+    UnknownSubmission,
+)
 from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
 from tasks.validator import ASTValidator
-from worker import display, doctor
+from worker import display, doctor, recovery
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
 from worker.settings import WorkerSettings
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE = 0, 1, 2, 3
+SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE, NO_ROOM = range(5)
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
 POLL_SECONDS = 0.5
@@ -50,7 +54,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     help="Run untrusted trading strategies, each in a container of its own. "
-    "Exit codes: 0 succeeded, 1 ended otherwise, 2 refused by policy or usage, 3 infrastructure.",
+    "Exit codes: 0 succeeded, 1 ended otherwise, 2 refused by policy or usage, 3 infrastructure, 4 no room now.",
 )
 
 
@@ -102,17 +106,17 @@ def submit(
     seed: Seed = None,
     user: Annotated[str, typer.Option(help="Whose strategy it is.")] = "",
     priority: Annotated[int, typer.Option(help="0 (first) to 9 (last).")] = 0,
+    key: Annotated[str | None, typer.Option(help="Of your choice: the same key, the same submission.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it and print its result.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send one strategy through Redis; prints its id."""
     request = _request(file, data, timeout=timeout, seed=seed, user_id=user)
     with StrategyClient() as client:
-        submission = client.submit_request(request, priority=priority)
-        if not wait:
-            display.write(submission.id)
-            return
-        _finish(_follow(submission), file, as_json=as_json)
+        submission = client.submit_request(request, priority=priority, key=key)
+        if wait:
+            _finish(_follow(submission), file, as_json=as_json)
+        display.write(submission.id)
 
 
 @app.command()
@@ -195,6 +199,10 @@ def examine() -> None:
     raise typer.Exit(SUCCEEDED if doctor.examine(display.out) else ENDED_OTHERWISE)
 
 
+app.add_typer(recovery.dead, name="dead")
+app.command()(recovery.reconcile)
+
+
 def main() -> None:
     """Run the command line; every error ends in one line on stderr and a documented exit code."""
     try:
@@ -210,6 +218,8 @@ def main() -> None:
         _fail(str(exc), REFUSED)
     except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:
         _fail(str(exc), INFRASTRUCTURE)
+    except Backpressure as exc:
+        _fail(str(exc), NO_ROOM)
     except StratboxError as exc:
         _fail(str(exc), ENDED_OTHERWISE)
     except BrokenPipeError:
@@ -248,10 +258,9 @@ def _read_json(path: Path) -> JsonValue:
         msg = f"{constant} is not JSON; use null"
         raise ValueError(msg)
 
+    text = _read(path)
     try:
-        content: JsonValue = json.loads(_read(path), parse_constant=refuse)
-    except InvalidRequest:
-        raise
+        content: JsonValue = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as exc:
         reason = "nested too deeply" if isinstance(exc, RecursionError) else exc
         msg = f"{path}: not JSON ({reason})"

@@ -9,7 +9,6 @@ import redis
 import structlog
 from celery import bootsteps
 from celery.worker.consumer import Consumer
-from celery.worker.state import reserved_requests
 from celery.worker.strategy import default
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -81,12 +80,15 @@ class ExecutionConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._held: set[str] = set()
+        self._left: list[Any] = []
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Note what is not acknowledged; Celery forgets it here."""
-        self._held |= {request.message.delivery_tag for request in tuple(reserved_requests) if not request.acknowledged}
+        """Keep what kombu notes of what it has delivered; Celery forgets it here.
+
+        Kombu knows more of it than Celery, and to its end: a channel reads a last message when it is closed.
+        """
         for channel in self.connection.transport.channels:
+            self._left.append(channel.qos)
             # Kombu's own attempt may meet a connection that is half taken down, and its AttributeError ends the worker.
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)
@@ -94,12 +96,12 @@ class ExecutionConsumer(Consumer):
     def on_ready(self) -> None:
         """Connected, for the first time or again: give back what is still noted in Redis as being with this worker."""
         super().on_ready()
-        if self._held:
-            self.app.backend.ledger.release(self._held)
-        while self._held:
-            tag = next(iter(self._held))
-            self.task_consumer.channel.qos.restore_by_tag(tag)
-            self._held.discard(tag)  # only now: the connection may be lost again
+        while self._left:
+            held = self._left[-1]._delivered.keys() - self._left[-1]._dirty  # noqa: SLF001
+            self.app.backend.ledger.release(held)
+            for tag in held:
+                self.task_consumer.channel.qos.restore_by_tag(tag)
+            self._left.pop()  # only now: the connection may be lost again
 
 
 class Steward(bootsteps.StartStopStep):

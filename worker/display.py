@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tasks.ledger import DeadSubmission
     from tasks.models import ExecutionResult, ExecutionStatus
     from tasks.validator import Violation
 
-__all__ = ["STYLES", "err", "out", "printable", "show_result", "show_violations", "summary", "write"]
+__all__ = [
+    "STYLES",
+    "err",
+    "moment",
+    "out",
+    "printable",
+    "show_dead",
+    "show_details",
+    "show_result",
+    "show_violations",
+    "summary",
+    "write",
+]
 
 #: Data goes to stdout, talk to stderr, so that a pipe gets only the data.
 out = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -28,6 +47,8 @@ STYLES: dict[ExecutionStatus | str, str] = {
     "cancelled": "blue",
 }
 _KEPT = "\n\t"
+#: Where no terminal sets a width: no line of a table is folded or cut.
+_UNBOUNDED = 1_000_000
 
 
 def printable(text: str) -> str:
@@ -36,6 +57,11 @@ def printable(text: str) -> str:
         char if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs") else ascii(char)[1:-1]
         for char in text
     )
+
+
+def moment(seconds: float) -> str:
+    """Return seconds since the epoch as date and time, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write(line: str) -> None:
@@ -58,7 +84,7 @@ def summary(result: ExecutionResult) -> str:
     style = STYLES[result.status]
     parts = [f"[bold {style}]{result.status}[/]"]
     if result.error:
-        parts.append(escape(printable(str(result.error)).replace("\n", " ")))
+        parts.append(_cell(str(result.error)))
     if metrics.peak_memory_bytes:
         start = "warm" if metrics.warm else "cold"
         parts.append(
@@ -76,3 +102,27 @@ def show_violations(name: str, violations: tuple[Violation, ...]) -> None:
         where = f"{name}:{violation.line}:{violation.column}"
         err.print(f"{escape(where)} [bold magenta]{violation.rule}[/] {escape(printable(violation.message))}")
         err.print(f"    [dim]{escape(printable(violation.hint))}[/]")
+
+
+def show_dead(found: Iterable[DeadSubmission]) -> None:
+    """Print a table on stdout, in a pipe one line for each."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("id", "user", "since"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold", min_width=30)
+    for one in found:
+        table.add_row(_cell(one.id), _cell(one.tenant), moment(one.since), f"{one.bytes:,}", _cell(one.reason))
+    if not out.is_terminal:
+        table.width = Measurement.get(out, out.options.update(width=_UNBOUNDED), table).maximum
+    out.print(table)
+
+
+def show_details(details: Mapping[str, str]) -> None:
+    """Print what is known of something on stderr, a line for each."""
+    for name, text in details.items():
+        err.print(f"[dim]{name:<11}[/]{_cell(text)}")
+
+
+def _cell(text: str) -> str:
+    return escape(printable(text).replace("\n", " "))

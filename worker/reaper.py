@@ -31,12 +31,14 @@ SWEEP_SECONDS = 60.0
 #: A sandbox is started within seconds of its creation (the start-up limit is 35 s), or its worker is gone. Long enough
 #: for clocks of engine and worker that differ.
 NEVER_STARTED_SECONDS = 600.0
+#: States in which a container stays when the engine could not remove it at its end: a loss of power, a full disk.
+ENDED = ("exited", "dead")
 #: When to look after the worker's end, seconds: the engine may still be busy with what the worker asked of it last.
 LAST_SWEEPS = (0.0, 0.5, 1.0, 1.0)
 
 
 def sweep() -> list[str]:
-    """Remove the containers of this host's dead owners, and whatever nobody started; return their ids.
+    """Remove what this host's dead owners and its restart left, and whatever nobody started; return the ids.
 
     Two of these at once do no harm, and other hosts' running containers are left to them. An engine that is away is for
     the next time.
@@ -45,7 +47,7 @@ def sweep() -> list[str]:
     try:
         with contextlib.closing(connect()) as client:
             for found in client.containers(all=True, filters={"label": OWNER_LABEL}):
-                if not (_was_never_started(found) or _is_orphan(found["Labels"][OWNER_LABEL])):
+                if not (_was_never_started(found) or _is_orphan(found)):
                     continue
                 with contextlib.suppress(docker.errors.APIError):  # another was quicker
                     client.remove_container(found["Id"], v=True, force=True)
@@ -62,11 +64,13 @@ def _was_never_started(found: dict[str, Any]) -> bool:
     return bool(found["State"] == "created" and time.time() - found["Created"] > NEVER_STARTED_SECONDS)
 
 
-def _is_orphan(label: str) -> bool:
+def _is_orphan(found: dict[str, Any]) -> bool:
     try:
-        return Owner.parse(label).gone()
+        owner = Owner.parse(found["Labels"][OWNER_LABEL])
     except ValueError:
         return False  # not a label of ours
+    # What has ended is never started again, and nobody reads it: if it is a namesake's after all, no harm is done.
+    return owner.gone() or (owner.of_another_boot() and found["State"] in ENDED)
 
 
 def watch(lifeline: int) -> None:

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from local import private_redis
 
+from tasks import Settings, StrategyClient
 from worker.doctor import PROBES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +79,11 @@ def test_submit_follow_and_cancel(redis_url: str, tmp_path: Path) -> None:
         (("submit", RSI), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
         (("submit", RSI, "--wait"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
         (("status", "x"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("dead",), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("dead", "show", "x"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("dead", "requeue", "x"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("dead", "drop", "--all"), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
+        (("reconcile",), NO_REDIS, 3, "STRATBOX_REDIS_URL"),
         (("status", "x"), {"STRATBOX_REDIS_URL": "nonsense"}, 2, "STRATBOX_REDIS_URL"),
         (("run", "no/such/file.py"), {}, 2, "no such file"),
         (("run", "/"), {}, 2, "is a directory"),
@@ -105,6 +112,33 @@ def test_unknown_submission(redis_url: str) -> None:
         done = stratbox(command, "4d1f0c1e-0000-0000-0000-000000000000", STRATBOX_REDIS_URL=redis_url)
         assert done.returncode == 2
         assert "check the id" in done.stderr
+
+
+def test_a_key_makes_submitting_again_safe(tmp_path: Path) -> None:
+    """The same key gives the same id and one submission, another request under it is refused; users have their own."""
+    other = tmp_path / "other.py"
+    other.write_text("print(2)\n")
+    with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
+        first, second = (stratbox("submit", RSI, "--key", "k", STRATBOX_REDIS_URL=url).stdout for _ in range(2))
+        assert first == second != ""
+        assert client.ledger.waiting()[0] == 1
+        conflict = stratbox("submit", str(other), "--key", "k", STRATBOX_REDIS_URL=url)
+        assert (conflict.returncode, conflict.stdout, conflict.stderr.count("\n")) == (2, "", 1)
+        assert conflict.stderr.startswith("stratbox: key: ")
+        theirs = stratbox("submit", RSI, "--key", "k", "--user", "x", STRATBOX_REDIS_URL=url)
+        assert theirs.stdout not in ("", first)
+
+
+@pytest.mark.parametrize("setting", ["STRATBOX_MAX_QUEUED", "STRATBOX_MAX_PER_TENANT", "STRATBOX_MAX_QUEUED_BYTES"])
+def test_no_room_is_exit_code_4(setting: str) -> None:
+    """One line that names the bound and says when to come again; nothing is queued."""
+    with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
+        client.submit("print(1)")
+        full = stratbox("submit", RSI, STRATBOX_REDIS_URL=url, **{setting: "1"})
+        assert (full.returncode, full.stdout, full.stderr.count("\n")) == (4, "", 1)
+        assert setting in full.stderr
+        assert "submit again in " in full.stderr
+        assert client.ledger.waiting()[0] == 1
 
 
 @pytest.mark.usefixtures("worker_process")

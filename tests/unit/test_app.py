@@ -163,9 +163,8 @@ def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypat
     monkeypatch.setattr("celery.worker.consumer.Consumer.__init__", lambda *_, **__: None)
     monkeypatch.setattr("celery.worker.consumer.Consumer.on_connection_error_after_connected", lambda *_: None)
     monkeypatch.setattr("celery.worker.consumer.Consumer.on_ready", lambda _: None)
-    held = [SimpleNamespace(acknowledged=done, message=SimpleNamespace(delivery_tag=tag)) for tag, done in TAGS.items()]
-    monkeypatch.setattr("worker.consumer.reserved_requests", held)
-    channel = SimpleNamespace(do_restore=True)
+    noted = SimpleNamespace(_delivered=dict.fromkeys(TAGS), _dirty={tag for tag, done in TAGS.items() if done})
+    channel = SimpleNamespace(do_restore=True, qos=noted)
     consumer = ExecutionConsumer()
     released: list[set[str]] = []
     ledger = SimpleNamespace(release=lambda held: released.append(set(held)))

@@ -41,7 +41,25 @@ def test_what_is_not_seen_from_here_is_not_judged(change: dict[str, str]) -> Non
     assert not dataclasses.replace(nobody, **change).gone()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("label", ["", "host/1", "a/b/c/d", "a/b/c/d/e", "a/b/c/1/2/3"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, False),
+        ({"boot": "another"}, True),
+        ({"boot": "another", "namespace": "pid:[1]"}, True),
+        ({"boot": "another", "host": "elsewhere"}, False),
+        ({"namespace": "pid:[1]"}, False),
+    ],
+)
+def test_another_boot_is_one_of_this_host(change: dict[str, str], *, expected: bool) -> None:
+    """A restart changes the boot and may change the namespace; another host always has another boot."""
+    assert dataclasses.replace(Owner.current(), **change).of_another_boot() is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["", "host/1", "a/b/c/d", "a/b/c/d/e", "a/b/c/1/2/3", "a/b/c/1/x", "a/b/c/0/1", "a/b/c/-1/1", f"a/b/c/{10**20}/1"],
+)
 def test_a_foreign_label_is_refused(label: str) -> None:
     """What is not ours is not ours to judge."""
     with pytest.raises(ValueError, match=r"."):

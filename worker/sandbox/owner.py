@@ -14,6 +14,8 @@ __all__ = ["OWNER_LABEL", "Owner"]
 OWNER_LABEL = "stratbox.owner"
 #: Field of /proc/PID/stat after the command's closing parenthesis: when the process started, in ticks since boot.
 START_TIME_FIELD = 19
+#: What Linux gives out as process numbers.
+PIDS = range(1, 2**22 + 1)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Owner:
             ValueError: it is not one of ours.
         """
         host, boot, namespace, pid, started = label.split("/")
+        if int(pid) not in PIDS:
+            msg = f"{pid} is no process number"
+            raise ValueError(msg)
         return cls(host, boot, namespace, int(pid), int(started))
 
     def __str__(self) -> str:
@@ -58,6 +63,10 @@ class Owner:
         except PermissionError:
             return False  # it lives, as somebody else; /proc may hide it
         return _start_time(self.pid) not in (None, self.started)
+
+    def of_another_boot(self) -> bool:
+        """Whether it ran before the restart of this machine, or runs on a namesake: that cannot be told apart."""
+        return self.host == socket.gethostname() and self.boot != _boot()
 
 
 def _boot() -> str:

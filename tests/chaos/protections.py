@@ -1,0 +1,157 @@
+"""Does a test notice when a protection is gone? `python tests/chaos/protections.py [NAME…]` takes each away in turn.
+
+For every protection the tests named with it run on a copy of the sources that lacks it; at least one must fail.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What the tests need; the virtual environment stays where it is.
+COPIED = ("tasks", "worker", "tests", "ops", "examples", "pyproject.toml", "README.md")
+#: Where a protection is missing a test often waits in vain.
+SECONDS_PER_PROTECTION = 300
+FAULTS, LEDGER = "tests/chaos/test_faults.py::", "tests/integration/test_ledger.py::"
+BACKPRESSURE, FAIRNESS = "tests/integration/test_backpressure.py::", "tests/integration/test_fairness.py::"
+
+
+@dataclass(frozen=True)
+class Protection:
+    """One thing that keeps a promise, and how to take it away."""
+
+    #: At least one must fail without it.
+    tests: tuple[str, ...]
+    file: str
+    #: Text of the file, and what stands there instead.
+    text: str
+    without: str
+
+
+PROTECTIONS = {
+    "the message is acknowledged after the verdict": Protection(
+        (f"{FAULTS}test_a_pool_process_is_killed",), "tasks/app.py", '"task_acks_late": True', '"task_acks_late": False'
+    ),
+    "a dead pool process' task goes back": Protection(
+        (f"{FAULTS}test_a_pool_process_is_killed",),
+        "tasks/app.py",
+        '"task_reject_on_worker_lost": True',
+        '"task_reject_on_worker_lost": False',
+    ),
+    "deaths are counted": Protection(
+        (f"{FAULTS}test_poison_is_given_up",), "tasks/ledger.lua", "DEATHS_LIMIT = 3", "DEATHS_LIMIT = 1000"
+    ),
+    "what runs ends with its connection": Protection(
+        (f"{FAULTS}test_connections_are_cut",),
+        "tasks/app.py",
+        '"worker_cancel_long_running_tasks_on_connection_loss": True',
+        '"worker_cancel_long_running_tasks_on_connection_loss": False',
+    ),
+    "what was held is given back": Protection(
+        (f"{FAULTS}test_connections_are_cut", f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run"),
+        "worker/consumer.py",
+        "self.task_consumer.channel.qos.restore_by_tag(tag)",
+        "pass",
+    ),
+    "Redis writes down what it takes": Protection(
+        (f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run",), "ops/redis.conf", "appendonly yes", "appendonly no"
+    ),
+    "a verdict waits for Redis": Protection(
+        (f"{FAULTS}test_redis_is_away_when_a_run_ends",),
+        "tasks/app.py",
+        '"result_backend_always_retry": True',
+        '"result_backend_always_retry": False',
+    ),
+    "what has a verdict is not run": Protection(
+        (f"{FAULTS}test_a_delivery_after_the_end",),
+        "tasks/ledger.lua",
+        "    redis.call('ZREM', LATER, id)\n    if has_ended(id) then",
+        "    redis.call('ZREM', LATER, id)\n    if false then",
+    ),
+    "only the latest start is heard": Protection(
+        (f"{FAULTS}test_a_worker_that_wakes_up_late",),
+        "tasks/ledger.lua",
+        "if owner and owner ~= worker or fence ~= '' and starts and starts ~= fence then return 0 end",
+        "",
+    ),
+    "messages that are nowhere are brought back": Protection(
+        (f"{FAULTS}test_a_worker_that_dies_with_a_message_in_its_hand",),
+        "worker/consumer.py",
+        "for task_id in ledger.reconcile():",
+        "for task_id in ():",
+    ),
+}
+
+
+def failures(folder: Path, tests: tuple[str, ...]) -> list[str]:
+    """Return which of the tests fail on the sources in a folder.
+
+    Raises:
+        RuntimeError: they could not be run to an end.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-rf", "-p", "no:cacheprovider", *tests]
+    # Before the folder that the environment names, for the workers, too.
+    environment = {**os.environ, "PYTHONPATH": str(folder), "STRATBOX_CHAOS": "1"}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS_PER_PROTECTION,
+    )
+    if done.returncode > 1:
+        raise RuntimeError(" ".join((done.stdout + done.stderr).split())[-400:])
+    return re.findall(r"^FAILED \S*?::(.+?)(?: - |$)", done.stdout, re.MULTILINE)
+
+
+def copy(folder: Path, protection: Protection | None = None) -> Path:
+    """Copy the sources, without a protection if one is given."""
+    for name in COPIED:
+        source = ROOT / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder / name)
+    if protection:
+        file = folder / protection.file
+        source_text = file.read_text()
+        if source_text.count(protection.text) != 1:
+            msg = f"{protection.file} does not have this exactly once: {protection.text}"
+            raise RuntimeError(msg)
+        file.write_text(source_text.replace(protection.text, protection.without))
+    return folder
+
+
+def tell(line: str) -> None:
+    """Print one line as soon as it is known."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(names: list[str]) -> int:
+    """Print a table of protections and the tests that miss them; return 1 if nothing misses one."""
+    chosen = {name: PROTECTIONS[name] for name in names} if names else PROTECTIONS
+    unnoticed = 0
+    tell("| protection taken away | what fails then |\n|---|---|")
+    for name, protection in chosen.items():
+        with tempfile.TemporaryDirectory(prefix="stratbox-protections-") as folder:
+            try:
+                noticed = failures(copy(Path(folder), protection), protection.tests)
+            except (RuntimeError, subprocess.TimeoutExpired) as exc:
+                noticed, outcome = [], f"NO VERDICT: {exc}"
+            else:
+                outcome = ", ".join(f"`{test}`" for test in noticed) or "NOTHING"
+        unnoticed += not noticed
+        tell(f"| {name} | {outcome} |")
+    tell(f"\n{len(chosen) - unnoticed} of {len(chosen)} protections are missed when they are gone")
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
