@@ -10,8 +10,8 @@ local READY_LIMIT = 2
 local DEATHS_LIMIT = 3
 -- Longer than a message takes from Celery's list into a worker's hands.
 local GRACE_SECONDS = 5
--- Longer than any run may take (the hard limit is 120 s): a late worker's acknowledgement can take the note of a newer
--- delivery away, and what runs is not to be run again beside itself.
+-- Longer than any run may take (the hard limit is 120 s), shorter than a visibility timeout: until then a run whose worker
+-- has said nothing is taken to be alive, and is not run again beside itself.
 local RUN_SECONDS = 150
 local DEAD_SECONDS = 7 * 24 * 3600
 -- Left to workers of a Redis that is about to be full: what was accepted is to be delivered, too.
@@ -200,7 +200,10 @@ function operations.begin(id, worker, attempt, started)
     if not tenant then return {'run', 0, 0} end  -- its record was removed by hand
     leave_lane(id, tenant)
     if before ~= attempt then
-        if owner then redis.call('HINCRBY', task(id), 'deaths', 1) end
+        if owner then
+            if now - (tonumber(redis.call('ZSCORE', STARTED, id)) or 0) < RUN_SECONDS then return {'busy'} end
+            redis.call('HINCRBY', task(id), 'deaths', 1)
+        end
         redis.call('HINCRBY', task(id), 'starts', 1)
     end
     redis.call('HSET', task(id), 'owner', worker, 'attempt', attempt)
@@ -248,14 +251,22 @@ function operations.record(id, state, meta, expires, worker, fence, pause, reaso
     return 1
 end
 
--- A worker's main process, after a lost connection: its runs were cut off in good order, and nobody died.
-function operations.release(worker, ...)
-    for _, id in ipairs({...}) do
+-- A worker's main process, after a lost connection and at its end: its runs were cut off in good order, nobody died.
+function operations.release(worker)
+    for _, id in ipairs(redis.call('ZRANGE', STARTED, 0, -1)) do
         if redis.call('HGET', task(id), 'owner') == worker then
             wait_again(id)
             redis.call('ZADD', READY, stamp(now), id)
         end
     end
+end
+
+-- A worker's main process, of one whose pool process has died, before the message goes back.
+function operations.died(id, worker)
+    if redis.call('HGET', task(id), 'owner') ~= worker then return end
+    redis.call('HINCRBY', task(id), 'deaths', 1)
+    wait_again(id)
+    redis.call('ZADD', READY, stamp(now), id)
 end
 
 function operations.refill() refill() end

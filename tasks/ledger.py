@@ -20,8 +20,6 @@ from tasks.app import LIST_SEPARATOR, READY_PRIORITY
 from tasks.errors import InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import redis
 
     from tasks.message import Message
@@ -46,7 +44,7 @@ _SOURCE = Path(__file__).with_suffix(".lua").read_text()
 class Beginning:
     """What the ledger says to a worker that is about to run a submission."""
 
-    #: `run`, `ended` (it has a verdict), `cancelled`, or `dead` (its worker died each time it ran).
+    #: `run`, `ended` (has a verdict), `busy` (runs elsewhere), `cancelled`, or `dead` (its worker died each time).
     word: str
     #: Celery's record of the verdict, as JSON text, when it has ended.
     verdict: bytes = b""
@@ -144,7 +142,7 @@ class Ledger:
         )
         if word == b"ended":
             return Beginning("ended", verdict=rest[0])
-        return Beginning(word.decode(), fence=rest[0], tries=rest[1])
+        return Beginning("busy") if word == b"busy" else Beginning(word.decode(), fence=rest[0], tries=rest[1])
 
     def record(  # noqa: PLR0913  # what there is to say of a state
         self,
@@ -173,9 +171,13 @@ class Ledger:
         )
         return bool(stored)
 
-    def release(self, task_ids: Iterable[str]) -> None:
-        """Give back what this worker ran when its connection was lost."""
-        self._change(self._keys, ["release", WORKER, *task_ids])
+    def release(self) -> None:
+        """Give back what this worker ran when its connection was lost, or at its end."""
+        self._change(self._keys, ["release", WORKER])
+
+    def died(self, task_id: str) -> None:
+        """Count a death: of the pool process of this worker that ran it."""
+        self._change(self._keys, ["died", task_id, WORKER])
 
     def refill(self) -> None:
         """Hand over to Celery's queue what is due and has room."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Any
 
+import redis
 from celery.signals import (
     setup_logging,
     worker_init,
     worker_process_init,
     worker_process_shutdown,
+    worker_shutdown,
     worker_shutting_down,
 )
 
@@ -57,6 +60,13 @@ def _warm_up(**_: Any) -> None:
 def _drain(**_: Any) -> None:
     execution.close_executor()
     tracing.stop()
+
+
+@worker_shutdown.connect
+def _release(**_: Any) -> None:
+    # After a warm shutdown there is nothing; after a cold one, what it cut off need not be missed first.
+    with contextlib.suppress(redis.RedisError):
+        app.backend.ledger.release()
 
 
 @worker_shutting_down.connect

@@ -96,10 +96,10 @@ class ExecutionConsumer(Consumer):
     def on_ready(self) -> None:
         """Connected, for the first time or again: give back what is still noted in Redis as being with this worker."""
         super().on_ready()
+        if self._left:
+            self.app.backend.ledger.release()
         while self._left:
-            held = self._left[-1]._delivered.keys() - self._left[-1]._dirty  # noqa: SLF001
-            self.app.backend.ledger.release(held)
-            for tag in held:
+            for tag in self._left[-1]._delivered.keys() - self._left[-1]._dirty:  # noqa: SLF001
                 self.task_consumer.channel.qos.restore_by_tag(tag)
             self._left.pop()  # only now: the connection may be lost again
 

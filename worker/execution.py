@@ -82,9 +82,15 @@ class ExecutionMessage(Request):
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002  # Celery's signature
-        """Reject, under the same condition."""
-        if not self.message.channel.closed:
-            super().reject(requeue)
+        """Reject, under the same condition; what goes back has lost its pool process."""
+        if self.message.channel.closed:
+            return
+        if requeue:
+            try:
+                self.task.backend.ledger.died(self.id)
+            except redis.RedisError as exc:  # it is missed in time
+                log.debug("a death is not noted", task_id=self.id, error=str(exc))
+        super().reject(requeue)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the strategy, not the process: the task then returns what was printed, as `cancelled`.
@@ -141,6 +147,8 @@ class ExecutionTask(Task):
         match begun.word:
             case "ended":  # cancelled in the queue, or delivered twice
                 return _verdict(begun.verdict)
+            case "busy":  # delivered twice, and the other one is at it
+                raise Ignore
             case "cancelled":  # while it ran, on a worker that died before it could say so
                 return cancelled_result().model_dump(mode="json")
             case "dead":

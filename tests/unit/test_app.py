@@ -150,12 +150,14 @@ def test_nothing_is_acknowledged_by_a_connection_that_is_lost(closed: bool) -> N
     message._connection_errors, message._eventer, message.acknowledged = (), None, False
     message._on_ack = lambda *_: attempts.append("acknowledged")
     message._on_reject = lambda *_: attempts.append("rejected")
+    message._task = SimpleNamespace(backend=SimpleNamespace(ledger=SimpleNamespace(died=attempts.append)))
+    message.id = "id"
     message.acknowledge()
     assert message.acknowledged is not closed
     message.acknowledged = False
     message.reject(requeue=True)
     assert message.acknowledged is not closed
-    assert attempts == ([] if closed else ["acknowledged", "rejected"])
+    assert attempts == ([] if closed else ["acknowledged", "id", "rejected"])
 
 
 def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +168,8 @@ def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypat
     noted = SimpleNamespace(_delivered=dict.fromkeys(TAGS), _dirty={tag for tag, done in TAGS.items() if done})
     channel = SimpleNamespace(do_restore=True, qos=noted)
     consumer = ExecutionConsumer()
-    released: list[set[str]] = []
-    ledger = SimpleNamespace(release=lambda held: released.append(set(held)))
+    released: list[str] = []
+    ledger = SimpleNamespace(release=lambda: released.append("all that ran"))
     consumer.app = SimpleNamespace(backend=SimpleNamespace(ledger=ledger))
     consumer.connection = SimpleNamespace(transport=SimpleNamespace(channels=[channel]))
     consumer.on_connection_error_after_connected(ConnectionError())
@@ -178,7 +180,7 @@ def test_a_lost_connection_restores_nothing_itself_and_forgets_nothing(monkeypat
     consumer.on_ready()
     consumer.on_ready()
     assert sorted(restored) == ["one", "two"]
-    assert released == [{"one", "two"}], "nobody died: the ledger is told before the messages are back"
+    assert released == ["all that ran"], "nobody died: the ledger is told before the messages are back"
 
 
 def test_no_password_is_told_to_those_who_inspect() -> None:
