@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
+import re
 import secrets
 import socket
 import subprocess
 import time
+import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +24,22 @@ from local import private_worker
 from pydantic import SecretStr
 
 from tasks import Settings, StrategyClient
-from tasks.app import create_app
+from tasks.app import STRATEGY_EXECUTION, create_app
 from tasks.connection import open_async, open_client
-from tasks.errors import BrokerUnavailable
+from tasks.errors import BrokerUnavailable, InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tasks import Submission
+    from tasks.errors import Backpressure
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 USERS = ("admin", "producer", "worker")
+#: What the ledger asks a producer to wait when nothing has ended lately.
+NO_PACE_SECONDS = 5.0
+#: What Redis says when a command, by itself or in a script, is not allowed.
+NOT_PERMITTED = re.compile("ACL failure|no permissions|user executing the script can't")
 
 
 def openssl(folder: Path, *arguments: str) -> None:
@@ -94,9 +103,15 @@ class Guarded:
         """Return the URL with which a user logs in."""
         return f"rediss://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/0"
 
-    def settings(self, user: str) -> Settings:
-        """Return what STRATBOX_REDIS_URL and STRATBOX_REDIS_CA_CERTS would say."""
-        return Settings(redis_url=self.url(user), redis_ca_certs=self.certificates / "ca.pem")
+    def settings(self, user: str, **bounds: int) -> Settings:
+        """Return what STRATBOX_REDIS_URL, STRATBOX_REDIS_CA_CERTS and the variables of bounds would say."""
+        settings = Settings(redis_url=self.url(user), redis_ca_certs=self.certificates / "ca.pem")
+        return settings.model_copy(update=bounds)
+
+    def worker(self) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run a worker with the rights of one, for one strategy at a time."""
+        ca_certs = str(self.certificates / "ca.pem")
+        return private_worker(self.url("worker"), concurrency=1, STRATBOX_REDIS_CA_CERTS=ca_certs)
 
     def login(self, user: str) -> redis.Redis:
         """Connect as a user, without any of our code."""
@@ -126,8 +141,10 @@ def guarded(certificates: Path) -> Iterator[Guarded]:
 
 @pytest.fixture
 def admin(guarded: Guarded) -> Iterator[redis.Redis]:
-    """The user who may do everything."""
+    """The user who may do everything; Redis is empty, and has refused nothing yet."""
     with guarded.login("admin") as client:
+        client.flushdb()
+        client.acl_log_reset()
         yield client
 
 
@@ -137,30 +154,129 @@ async def read_async(client: StrategyClient, submission_id: str) -> bool:
         return await connection.get(f"celery-task-meta-{submission_id}") is not None
 
 
-def test_strategies_run_with_no_right_missing(guarded: Guarded, admin: redis.Redis) -> None:
-    """Submit, wait, cancel, lose a connection and run again: Redis notes nothing that it refused to either side."""
-    ca_certs = str(guarded.certificates / "ca.pem")
-    with (
-        private_worker(guarded.url("worker"), concurrency=1, STRATBOX_REDIS_CA_CERTS=ca_certs),
-        StrategyClient(guarded.settings("producer")) as client,
-    ):
-        running = client.submit("import time\nprint('begun', flush=True)\ntime.sleep(50)")
-        wait_until(lambda: client.meta(running.id)["status"] == "STARTED")
-        waiting = client.submit("print(1)", priority=9)
-        assert waiting.cancel()
+def begun(client: StrategyClient, code: str) -> Submission:
+    """Submit a strategy and wait for its start."""
+    submission = client.submit(code)
+    wait_until(lambda: client.meta(submission.id)["status"] == "STARTED")
+    return submission
+
+
+def test_producer_has_no_right_missing(guarded: Guarded, admin: redis.Redis) -> None:
+    """Submit, with and without a key, wait, cancel in any state: Redis notes nothing that it refused to either side."""
+    with guarded.worker(), StrategyClient(guarded.settings("producer")) as client:
+        keyed = client.submit("print(1)", user_id="ann", key="first")
+        assert client.submit("print(1)", user_id="ann", key="first").id == keyed.id
+        with pytest.raises(InvalidRequest, match="key"):
+            client.submit("print(2)", user_id="ann", key="first")
+        assert keyed.result(20).output == "1\n"
+        assert not keyed.cancel()
+
+        running = begun(client, "import time\ntime.sleep(50)")
+        # Two for Celery's list, one for each lane.
+        waiting = [client.submit("print(3)", user_id=user, priority=9) for user in ("ann", "bob", "ann", "bob")]
+        assert admin.lrange("stratbox:celery:ring", 0, -1) == [b"ann", b"bob"]
+        assert all(one.cancel() for one in waiting)
         assert running.cancel()
-        assert [waiting.result(20).status, running.result(20).status] == ["cancelled", "cancelled"]
-        interrupted = client.submit("import time\ntime.sleep(1.5)\nprint(2)")
-        wait_until(lambda: client.meta(interrupted.id)["status"] == "STARTED")
-        assert admin.client_kill_filter(_type="normal", skipme=True) > 0
-        assert interrupted.result(40).output == "2\n"
-        assert client.submit("print(3)", priority=3).result(20).output == "3\n"
-        assert asyncio.run(read_async(client, interrupted.id))
-        with open_client(create_app(guarded.settings("worker")).conf) as connection:
-            assert connection.llen("celery") == 0
+        assert {one.result(20).status for one in (running, *waiting)} == {"cancelled"}
+
+        last = client.submit("print(4)", priority=3)
+        assert asyncio.run(last.result_async(20)).output == "4\n"
+        with pytest.raises(UnknownSubmission):
+            client.submission("none").cancel()
+    assert admin.acl_log() == []
+    assert not admin.exists(*(f"stratbox:celery:{name}" for name in ("waiting", "ring", "inflight", "bytes")))
+
+
+@pytest.mark.parametrize(
+    ("bound", "refusal"),
+    [("max_queued", QueueFull), ("max_queued_bytes", QueueFull), ("max_per_tenant", TenantLimit), (None, QueueFull)],
+)
+def test_producer_learns_that_there_is_no_room(
+    guarded: Guarded, admin: redis.Redis, bound: str | None, refusal: type[Backpressure]
+) -> None:
+    """The bounds are looked up with a producer's rights, by a producer's script; None stands for Redis' memory."""
+    bounds = {bound: 1} if bound else {}
+    with (
+        StrategyClient(guarded.settings("producer")) as client,
+        StrategyClient(guarded.settings("producer", **bounds)) as bounded,
+    ):
+        assert client.submit("print(1)").cancel()  # from now on ends have a pace
+        held = client.submit("print(2)")
+        if not bound:
+            admin.config_set("maxmemory", int(admin.info("memory")["used_memory"] * 1.08))
+        try:
+            with pytest.raises(refusal) as caught:
+                bounded.submit("print(3)")
+        finally:
+            admin.config_set("maxmemory", 0)
+        assert caught.value.retry_after < NO_PACE_SECONDS
+        assert held.cancel()
     assert admin.acl_log() == []
 
 
+def test_worker_has_no_right_missing(guarded: Guarded, admin: redis.Redis) -> None:
+    """Run what Celery alone has sent, lose the connection, run again: Redis notes nothing that it refused."""
+    app = create_app(guarded.settings("worker"))
+    with guarded.worker(), StrategyClient(guarded.settings("producer")) as client:
+        assert app.send_task(STRATEGY_EXECUTION, kwargs={"code": "print(1)"}).get(20)["output"] == "1\n"
+        interrupted = begun(client, "import time\ntime.sleep(5)\nprint(2)")
+        admin.config_resetstat()
+        # Kombu and redis-py mend a lost connection in silence, but not that of a subscriber.
+        assert all(admin.client_kill_filter(_type=kind, skipme=True) for kind in ("normal", "pubsub"))
+        assert interrupted.result(40).output == "2\n"
+        assert client.submit("print(3)").result(20).output == "3\n"
+        assert asyncio.run(read_async(client, interrupted.id))
+        assert "cmdstat_watch" in admin.info("commandstats")  # kombu put the message back
+        with open_client(app.conf) as connection:
+            assert connection.hlen("unacked") == 0
+    app.close()
+    assert admin.acl_log() == []
+
+
+def test_worker_may_do_all_that_the_ledger_can(guarded: Guarded, admin: redis.Redis) -> None:
+    """What comes only after a fault: each operation, by hand, as a worker."""
+    with (
+        StrategyClient(guarded.settings("producer")) as producer,
+        StrategyClient(guarded.settings("worker")) as worker,
+    ):
+        one, ledger = producer.submit("print(1)").id, worker.ledger
+        failure = json.dumps({"status": "FAILURE"})
+        message = ledger.message(one)
+        assert message
+        assert admin.lrange("celery:9", 0, -1) == [message]
+        admin.delete("celery:9")  # lost, and long ago
+        admin.zadd("stratbox:celery:ready", {one: 1})
+        assert ledger.reconcile() == []
+        admin.hset(f"stratbox:celery:task:{one}", "missing", 1)
+        assert ledger.reconcile() == [one]
+        for give_back in (partial(ledger.died, one), ledger.release):
+            assert [ledger.begin(one, attempt, {}).word for attempt in ("a", "b")] == ["run", "busy"]
+            give_back()
+        fence = ledger.begin(one, uuid.uuid4().hex, {}).fence
+        assert ledger.record(one, "RETRY", json.dumps({"status": "RETRY"}), fence=fence, pause_seconds=0)
+        ledger.refill()
+        assert ledger.waiting()[0] == 1
+        for revive in (ledger.requeue, ledger.drop):
+            fence = ledger.begin(one, uuid.uuid4().hex, {}).fence
+            assert ledger.record(one, "FAILURE", failure, fence=fence, reason="of the test")
+            assert [dead.reason for dead in ledger.dead()] == ["of the test"]
+            assert ledger.message(one) == message
+            assert revive(one)
+        assert ledger.begin(one, uuid.uuid4().hex, {}).verdict == failure.encode()
+        ledger.adopt("another", message.decode(), tenant="ann", priority=3)
+        assert ledger.waiting()[0] == 1
+    assert admin.acl_log() == []
+
+
+def test_worker_may_send_each_command_of_the_script() -> None:
+    """No branch of the ledger's script is forgotten, however rarely it is taken."""
+    called = set(re.findall(r"redis\.call\('(\w+)'", (ROOT / "tasks/ledger.lua").read_text()))
+    rights = (ROOT / "ops/redis/users.acl").read_text().partition("\nuser worker ")[2].split()
+    assert "ZADD" in called
+    assert {f"+{name.lower()}" for name in called} <= set(rights)
+
+
+# Most of it would tell, or let out, what others have submitted.
 PRODUCER_MAY_NOT = """
 FLUSHALL
 FLUSHDB
@@ -172,27 +288,71 @@ MONITOR
 CLIENT LIST
 ACL WHOAMI
 SCRIPT FLUSH
-EVAL return 0
-LRANGE celery 0 -1
-LINDEX celery 0
-BRPOP celery 1
-RPOPLPUSH celery celery
-DEL celery
-RENAME celery celery:3
+SCRIPT KILL
+FUNCTION LIST
+EVALSHA 0 1 elsewhere
+LRANGE celery:9 0 -1
+LINDEX celery:9 0
+LPOP celery:9
+BRPOP celery:9 1
+RPOPLPUSH celery:9 celery:9
+LMOVE celery:9 stratbox:celery:pace LEFT LEFT
+SORT celery:9
+DEL celery:9
+RENAME celery:9 celery:3
+COPY celery:9 celery-task-meta-1
+LPUSH celery 1
+LPUSH celery:3 1
+LPUSH unacked 1
+GET celery:9
 HGETALL unacked
+HGET unacked 1
 ZRANGE unacked_index 0 -1
 SMEMBERS _kombu.binding.celery.pidbox
-LRANGE 1.reply.celery.pidbox 0 -1
+SADD _kombu.binding.celery spy
 SADD _kombu.binding.reply.celery.pidbox spy
-GET celery
-GET stratbox-cancelled-1
+LRANGE 1.reply.celery.pidbox 0 -1
 MGET celery-task-meta-1 unacked
+ZRANGE stratbox:celery:waiting 0 -1
+ZRANGEBYSCORE stratbox:celery:waiting -inf +inf
+ZRANDMEMBER stratbox:celery:waiting
+ZPOPMIN stratbox:celery:waiting
+ZSCAN stratbox:celery:waiting 0
+ZRANGESTORE stratbox:celery:ready stratbox:celery:waiting 0 -1
+ZUNIONSTORE stratbox:celery:ready 1 stratbox:celery:waiting
+ZRANGE stratbox:celery:ready 0 -1
+ZRANGE stratbox:celery:started 0 -1
+ZADD stratbox:celery:started 1 1
+ZRANGE stratbox:celery:later 0 -1
+ZADD stratbox:celery:later 1 1
+ZRANGE stratbox:celery:dead 0 -1
+ZADD stratbox:celery:dead 1 1
+ZRANGE stratbox:celery:lane:ann 0 -1
+ZPOPMIN stratbox:celery:lane:ann
+DEL stratbox:celery:lane:ann
+LRANGE stratbox:celery:ring 0 -1
+LINDEX stratbox:celery:ring 0
+LPOP stratbox:celery:ring
+HGETALL stratbox:celery:inflight
+HKEYS stratbox:celery:inflight
+HSCAN stratbox:celery:inflight 0
+HRANDFIELD stratbox:celery:inflight
+DEL stratbox:celery:inflight
+LRANGE stratbox:celery:pace 0 -1
+HGETALL stratbox:celery:task:1
+HINCRBY stratbox:celery:task:1 starts 1
+EXPIRE stratbox:celery:task:1 1
+RENAME stratbox:celery:task:1 celery-task-meta-1
+COPY stratbox:celery:task:1 celery-task-meta-1
+DUMP stratbox:celery:task:1
+SET stratbox:celery:bytes 0
+DEL stratbox:celery:key:1
 SUBSCRIBE /0.celeryev/task.sent
 SUBSCRIBE /0.celery.pidbox
 PSUBSCRIBE *
 PSUBSCRIBE celery-task-meta-*
 PUBLISH elsewhere 1
-COPY celery celery-task-meta-1
+PUBLISH /0.celeryev/worker.heartbeat 1
 """
 WORKER_MAY_NOT = """
 FLUSHALL
@@ -204,10 +364,14 @@ CONFIG SET maxmemory 1
 MONITOR
 ACL LIST
 SCRIPT FLUSH
+SCRIPT KILL
+FUNCTION LIST
 SHUTDOWN
 REPLICAOF NO ONE
 CLIENT KILL TYPE normal
 GET elsewhere
+GET stratbox:another-queue:bytes
+EVALSHA 0 1 elsewhere
 SUBSCRIBE elsewhere
 PSUBSCRIBE *
 """
@@ -224,6 +388,31 @@ def test_refused(guarded: Guarded, user: str, command: str) -> None:
     """Redis itself refuses it, whatever code a producer or a worker runs."""
     with guarded.login(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*command.split())
+
+
+SCRIPTABLE = [
+    line for line in PRODUCER_MAY_NOT.strip().splitlines() if line.startswith(("H", "L", "Z", "COPY", "MGET"))
+]
+
+
+def test_a_script_gives_a_producer_no_rights(guarded: Guarded) -> None:
+    """Producers may load scripts, and these are held to the same rules, whatever keys they say they are for."""
+    with guarded.login("producer") as client:
+        script = client.register_script("#!lua\nreturn redis.call(unpack(ARGV))")
+        assert script(["stratbox:celery:"], ["TIME"])
+        for line in SCRIPTABLE:
+            with pytest.raises(redis.ResponseError, match=NOT_PERMITTED):
+                script(["stratbox:celery:"], line.split())
+
+
+@pytest.mark.parametrize("operation", ["refill", "reconcile", "waiting", "dead"])
+def test_operations_that_are_not_a_producers(guarded: Guarded, operation: str) -> None:
+    """What goes over the submissions of everybody is the workers' own."""
+    with (
+        StrategyClient(guarded.settings("producer")) as client,
+        pytest.raises(redis.ResponseError, match=NOT_PERMITTED),
+    ):
+        getattr(client.ledger, operation)()
 
 
 def test_producer_is_told_what_it_may_not(guarded: Guarded) -> None:
@@ -360,4 +549,4 @@ def test_sentinels_name_another_master(certificates: Path) -> None:
         assert client.meta(before.id)  # a replica follows a moment later, so what it says of the last result is open
         assert asyncio.run(read_async(client, after.id))
         with open_client(client._app.conf) as connection:
-            assert connection.llen("celery") == 0
+            assert connection.llen("celery:9") == 0
