@@ -40,6 +40,12 @@ fuzz: setup  ## a coverage-guided attack on the code policy, 60 s (SECONDS=)
 bench: setup  ## how long the validator takes for 100, 1,000 and 5,000 lines (ARGS=--json)
 	@$(PYTHON) bench/validator.py $(ARGS)
 
+chaos: setup  ## 2,000 submissions while everything beneath them is killed, each accounted for; SEED=1
+	@$(PYTHON) -m tests.chaos.chaos --seed $(or $(SEED),1) $(ARGS)
+
+protections: setup  ## take each protection against loss away in turn; fails if no test notices
+	@$(PYTHON) tests/chaos/protections.py
+
 exports: setup  ## write the lists of numpy's and pandas' names again, from the image
 	@$(PYTHON) ops/generate_exports.py && git diff --stat tasks/exports.py
 
@@ -84,4 +90,4 @@ requirements:  ## lock the requirements again, newest allowed versions
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check security-table controls fuzz bench exports soak gvisor up scale logs down redis worker requirements clean
+.PHONY: help setup demo test check security-table controls fuzz bench exports chaos protections soak gvisor up scale logs down redis worker requirements clean

@@ -35,6 +35,8 @@ HARD_LIMIT_SECONDS = 120
 CONNECTIONS = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # A Redis without memory refuses kombu's notes; the worker connects again until it does not.
+    "broker_channel_error_retry": True,
     # A producer would otherwise wait for ever.
     "broker_pool_acquire_timeout": 10,
 }
@@ -85,6 +87,8 @@ def _delivery(settings: Settings) -> dict[str, Any]:
             # Look for what a dead worker left every 5 s; the default sweep comes every 100 s or so.
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            # Whoever dies with it in hand keeps all others from that for so long; by default 300 s.
+            "unacked_mutex_expire": 10,
             # On Redis 0 is the highest priority; one list for each step.
             "queue_order_strategy": "priority",
             "sep": LIST_SEPARATOR,

@@ -49,6 +49,7 @@ end
 
 local function line_up(id)
     local tenant, score = unpack(redis.call('HMGET', task(id), 'tenant', 'place'))
+    if not tenant then return end  -- its record was removed by hand
     local lane = key('lane', tenant)
     if redis.call('ZADD', lane, score, id) == 1 and redis.call('ZCARD', lane) == 1 then
         redis.call('RPUSH', RING, tenant)
@@ -94,8 +95,9 @@ local function count_out(tenant, bytes)
     if redis.call('DECRBY', BYTES, bytes) <= 0 then redis.call('DEL', BYTES) end
 end
 
--- Take a submission that has ended out of everything that leads to a run.
-local function close(id)
+-- Take a submission that has ended out of everything that leads to a run; its key is known as long as its result.
+local function close(id, expires)
+    redis.call('EXPIRE', key('key', id), expires)
     local tenant, bytes = unpack(redis.call('HMGET', task(id), 'tenant', 'bytes'))
     for _, set in ipairs({WAITING, STARTED, READY, LATER}) do redis.call('ZREM', set, id) end
     if not tenant then return end
@@ -140,20 +142,22 @@ end
 local operations = {}
 
 -- A producer's. It needs no right to read what others have submitted.
-function operations.submit(id, message, queued, tenant, priority, digest, expires, most, most_bytes, most_for_tenant,
-                           channel, event)
+function operations.submit(id, message, queued, tenant, priority, digest, most, most_bytes, most_for_tenant, channel,
+                           event)
     if digest ~= '' then
         local used_for = redis.call('GET', key('key', id))
         if used_for and used_for ~= digest then return {'conflict'} end
     end
     if redis.call('EXISTS', RESULT .. id) == 1 then return {'known'} end
+    if redis.call('EXISTS', task(id)) == 1 and not redis.call('ZSCORE', DEAD, id) then return {'known'} end
+    if #message > tonumber(most_bytes) then return {'never'} end
     if redis.call('ZCARD', WAITING) + redis.call('ZCARD', STARTED) >= tonumber(most) then return {'queue', pace()} end
     if (tonumber(redis.call('GET', BYTES)) or 0) + #message > tonumber(most_bytes) then return {'bytes', pace()} end
     if (tonumber(redis.call('HGET', INFLIGHT, tenant)) or 0) >= tonumber(most_for_tenant) then
         return {'tenant', pace()}
     end
     if memory_is_short() then return {'memory', pace()} end
-    if digest ~= '' then redis.call('SET', key('key', id), digest, 'EX', expires) end
+    if digest ~= '' then redis.call('SET', key('key', id), digest) end
     note(id, message, queued, tenant, priority)
     if redis.call('ZCARD', READY) < READY_LIMIT and redis.call('EXISTS', RING) == 0 then
         hand_over(id, message)
@@ -173,7 +177,9 @@ function operations.cancel(id, verdict, expires, channel, event)
         return 'running'
     end
     publish(id, verdict, expires)
-    close(id)
+    local message = redis.call('HMGET', task(id), 'message')[1]
+    if message then redis.call('LREM', QUEUE, 1, message) end  -- with no worker about they would pile up
+    close(id, expires)
     redis.call('DEL', task(id))
     redis.call('PUBLISH', channel, event)
     return 'cancelled'
@@ -196,6 +202,7 @@ function operations.begin(id, worker, attempt, started)
         refill()
         return {'ended', redis.call('GET', RESULT .. id)}
     end
+    if redis.call('ZSCORE', DEAD, id) then return {'busy'} end  -- an old message; what it asked for was given up
     local tenant, owner, before = unpack(redis.call('HMGET', task(id), 'tenant', 'owner', 'attempt'))
     if not tenant then return {'run', 0, 0} end  -- its record was removed by hand
     leave_lane(id, tenant)
@@ -237,10 +244,10 @@ function operations.record(id, state, meta, expires, worker, fence, pause, reaso
         return 1
     end
     publish(id, meta, expires)
-    close(id)
+    close(id, expires)
     if state == 'FAILURE' and tenant then
         redis.call('HSET', task(id), 'reason', reason)
-        redis.call('HDEL', task(id), 'owner', 'deaths', 'tries', 'missing')
+        redis.call('HDEL', task(id), 'owner', 'deaths', 'tries', 'missing', 'cancelled')
         redis.call('EXPIRE', task(id), DEAD_SECONDS)
         redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', stamp(now - DEAD_SECONDS))
         redis.call('ZADD', DEAD, stamp(now), id)
@@ -273,7 +280,7 @@ function operations.refill() refill() end
 
 -- Bring back what is neither in Celery's list, nor with a worker, nor at its end. A message on its way from the one to the
 -- other is in neither for a moment, so only what is missed twice counts.
-function operations.reconcile()
+function operations.reconcile(expires)
     local list
     local function is_somewhere(id)
         if redis.call('HEXISTS', UNACKED, id) == 1 then return true end
@@ -288,7 +295,7 @@ function operations.reconcile()
         for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', stamp(now - age))) do
             local missing = tonumber(redis.call('HGET', task(id), 'missing'))
             if redis.call('HEXISTS', task(id), 'message') == 0 or has_ended(id) then
-                close(id)  -- a worker without a ledger has stored its result
+                close(id, expires)  -- a worker without a ledger has stored its result
                 redis.call('DEL', task(id))
             elseif is_somewhere(id) then
                 redis.call('HDEL', task(id), 'missing')

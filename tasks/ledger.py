@@ -44,7 +44,8 @@ _SOURCE = Path(__file__).with_suffix(".lua").read_text()
 class Beginning:
     """What the ledger says to a worker that is about to run a submission."""
 
-    #: `run`, `ended` (has a verdict), `busy` (runs elsewhere), `cancelled`, or `dead` (its worker died each time).
+    #: `run`, `ended` (has a verdict), `busy` (another message is at it, or was, until it was given up), `cancelled`, or
+    #: `dead` (its worker died each time).
     word: str
     #: Celery's record of the verdict, as JSON text, when it has ended.
     verdict: bytes = b""
@@ -97,16 +98,19 @@ class Ledger:
             QueueFull, TenantLimit: there is no room for it now.
         """
         limits = self._settings
-        key = [message.digest if keyed else "", limits.result_expires_seconds]
         bounds = [limits.max_queued, limits.max_queued_bytes, limits.max_per_tenant]
         queued = _meta(task_id, QUEUED)
-        arguments = [task_id, message.text, queued, tenant, priority, *key, *bounds, *message.sent]
+        digest = message.digest if keyed else ""
+        arguments = [task_id, message.text, queued, tenant, priority, digest, *bounds, *message.sent]
         try:
             word, *pause = self._accept(self._keys, ["submit", *arguments])
         except OutOfMemoryError:
             word, pause = b"memory", [FULL_PAUSE_SECONDS]
         if word == b"conflict":
             msg = "key: it was used for another request before; use one key for each strategy"
+            raise InvalidRequest(msg)
+        if word == b"never":
+            msg = f"larger than all that may wait, {limits.max_queued_bytes:,} bytes (STRATBOX_MAX_QUEUED_BYTES)"
             raise InvalidRequest(msg)
         if pause:
             raise _no_room(word.decode(), float(pause[0]), tenant, limits)
@@ -188,7 +192,8 @@ class Ledger:
 
         What is missing for the first time is only noted, and brought back by a call 5 s later or more.
         """
-        return [task_id.decode() for task_id in self._change(self._keys, ["reconcile"])]
+        found = self._change(self._keys, ["reconcile", self._settings.result_expires_seconds])
+        return [task_id.decode() for task_id in found]
 
     def waiting(self) -> tuple[int, float | None]:
         """Return how many wait, and since when the oldest does (seconds since the epoch)."""

@@ -89,7 +89,8 @@ def event(app: Celery, kind: str, **fields: Any) -> tuple[str, str]:
 
 def readdress(raw: Mapping[str, Any], task_id: str, queue: str) -> str:
     """Return a message that came by another way as if a client of ours had sent it."""
-    headers = {**raw["headers"], "eta": None}
+    # When it starts is up to the ledger, which is told how it ended in any case.
+    headers = {**raw["headers"], "eta": None, "ignore_result": False}
     return json.dumps({**raw, "headers": headers, "properties": {**raw["properties"], **_address(task_id, queue)}})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -13,6 +13,7 @@ from celery.worker.strategy import default
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tasks.client import LOWEST_PRIORITY
 from tasks.connection import open_client
 from tasks.ledger import Ledger
 from tasks.message import readdress
@@ -44,7 +45,10 @@ def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) ->
         task_id = message.headers.get("id")
         if task_id in {None, message.delivery_tag}:
             return run(message, body, ack, reject, callbacks, **more)
-        _adopt(app.backend.ledger, app.settings.queue, task_id, message)
+        try:
+            _adopt(app.backend.ledger, app.settings.queue, task_id, message)
+        except (LookupError, TypeError, ValueError) as exc:
+            log.warning("dropped a message that is none of Celery's", task_id=str(task_id)[:64], error=str(exc)[:200])
         message.ack()
         return None
 
@@ -53,14 +57,25 @@ def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) ->
 
 def _adopt(ledger: Ledger, queue: str, task_id: str, message: Any) -> None:
     raw = message._raw  # noqa: SLF001  # kombu restores from it, too; there is no other way to it
-    eta = message.headers.get("eta")
-    ledger.adopt(
-        task_id,
-        readdress(raw, task_id, queue),
-        tenant=_tenant(message),
-        priority=raw["properties"].get("priority") or 0,
-        due=datetime.fromisoformat(eta).timestamp() if eta else None,
+    priority, eta, expires = (
+        raw["properties"].get("priority"),
+        message.headers.get("eta"),
+        message.headers.get("expires"),
     )
+    if expires:
+        _moment(expires)  # Celery would fail on it when it is handed over
+    ledger.adopt(
+        str(task_id),
+        readdress(raw, str(task_id), queue),
+        tenant=_tenant(message),
+        priority=min(max(priority, 0), LOWEST_PRIORITY) if isinstance(priority, int) else 0,
+        due=_moment(eta).timestamp() if eta else None,
+    )
+
+
+def _moment(text: Any) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # as Celery reads it
 
 
 def _tenant(message: Any) -> str:

@@ -297,6 +297,7 @@ def test_killed_pool_process_does_not_lose_its_task(client: StrategyClient, work
     children = Path(f"/proc/{worker_process.pid}/task/{worker_process.pid}/children")
     submissions = [client.submit("import time\ntime.sleep(3)\nprint('done')") for _ in range(2)]
     until(lambda: all(one.status() is SubmissionState.RUNNING for one in submissions))
-    victim = int(children.read_text().split()[0])
+    victim = client.meta(submissions[0].id)["result"]["pid"]
+    assert str(victim) in children.read_text().split()
     os.kill(victim, signal.SIGKILL)
     assert [one.result(timeout=60).output for one in submissions] == ["done\n", "done\n"]
