@@ -240,7 +240,8 @@ class StrategyClient:
     def close(self) -> None:
         """Close the connections to Redis."""
         self._app.close()
-        self._app.backend.client.close()
+        # The client itself closes no pool that Celery has given it.
+        self._app.backend.client.connection_pool.disconnect()
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -79,10 +79,12 @@ def _moment(text: Any) -> datetime:
 
 
 def _tenant(message: Any) -> str:
-    try:
-        user_id = message.payload[1]["user_id"]
-    except (LookupError, TypeError):
-        return ""
+    """Return whose it is, of a body that Celery can run; in the ledger another would be handed over for ever."""
+    args, fields, embed = message.payload
+    if not (isinstance(args, list) and isinstance(fields, dict) and isinstance(embed, dict | None)):
+        msg = "the body is not [args, kwargs, embed]"
+        raise TypeError(msg)
+    user_id = fields.get("user_id")
     return user_id[:128] if isinstance(user_id, str) else ""
 
 

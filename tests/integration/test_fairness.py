@@ -1,0 +1,689 @@
+"""Whose turn it is: lanes and their round robin against a model, messages that came by another way, a real worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.exceptions import TaskRevokedError
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from local import private_redis, private_worker
+
+from tasks import ExecutionStatus, Settings, StrategyClient, Submission, ledger
+from tasks.message import SUBMITTED_AT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "stratbox:celery:"
+LIST = "celery:9"
+RESULT = "celery-task-meta-"
+#: As many wait in Celery's list at most (ledger.lua).
+READY_LIMIT = 2
+PROCESSES = 2
+#: The policy refuses it: an execution, but no container.
+REFUSED = "import os"
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def asked(url: str) -> redis.Redis:
+    """Return a Redis that is asked directly."""
+    return redis.Redis.from_url(url, decode_responses=True)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    """The module's Redis, empty."""
+    with asked(redis_url) as opened:
+        opened.flushall()
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def worker_url() -> Iterator[str]:
+    """A Redis with a worker of two pool processes."""
+    with private_redis() as url, private_worker(url, concurrency=PROCESSES):
+        yield url
+
+
+@pytest.fixture
+def served(worker_url: str) -> Iterator[StrategyClient]:
+    """A producer for that worker, which has shown that it runs."""
+    with StrategyClient(Settings(redis_url=worker_url)) as opened:
+        opened.submit("print(1)").result(timeout=60)
+        yield opened
+
+
+@pytest.fixture
+def plain(worker_url: str) -> Iterator[Celery]:
+    """A producer without our code."""
+    with Celery(broker=worker_url, backend=worker_url, set_as_current=False) as opened:
+        yield opened
+        opened.backend.result_consumer.stop()
+
+
+def record_of(state: str) -> str:
+    """Return Celery's record of a state."""
+    lost = {"exc_type": "WorkerDied", "exc_module": "worker.errors", "exc_message": ["lost"]}
+    result = lost if state in {"FAILURE", "RETRY"} else {"status": "failed"}
+    return json.dumps({"status": state, "result": result, "traceback": None})
+
+
+def run_next(client: StrategyClient, store: redis.Redis) -> str | None:
+    """Take the next message and run it in no time; return its id."""
+    if (text := store.rpop(LIST)) is None:
+        return None
+    task_id: str = json.loads(str(text))["headers"]["id"]
+    begun = client.ledger.begin(task_id, uuid.uuid4().hex, {})
+    if begun.word == "run":
+        assert client.ledger.record(task_id, "SUCCESS", record_of("SUCCESS"), fence=begun.fence)
+    return task_id
+
+
+def run_all(client: StrategyClient, store: redis.Redis, submissions: dict[str, str]) -> list[str]:
+    """Run what waits, one after the other; return the names of the submissions in the order of their runs."""
+    order = []
+    while (task_id := run_next(client, store)) is not None:
+        order.append(submissions[task_id])
+    return order
+
+
+# Lanes, without a worker.
+
+
+def test_tenants_take_turns(client: StrategyClient, store: redis.Redis) -> None:
+    """After the two that were alone there, one of each in turn, whoever came first with however many."""
+    names: dict[str, str] = {}
+    for user, count in (("a", 6), ("b", 1), ("c", 3)):
+        names |= {client.submit("x = 1", user_id=user).id: f"{user}{which}" for which in range(count)}
+    assert run_all(client, store, names) == ["a0", "a1", "a2", "b0", "c0", "a3", "c1", "a4", "c2", "a5"]
+
+
+def test_a_priority_is_among_the_tenants_own(client: StrategyClient, store: redis.Redis) -> None:
+    """The same priority in the order of arrival; nobody's priority 0 takes another's turn."""
+    names = {client.submit("x = 1", user_id=user).id: user for user in "ab"}  # both ready at once
+    for which, (user, priority) in enumerate([("a", 9), ("b", 0), ("a", 0), ("b", 9), ("a", 5), ("b", 0), ("a", 0)]):
+        names[client.submit("x = 1", user_id=user, priority=priority).id] = f"{user}{which}"
+    assert run_all(client, store, names) == ["a", "b", "a2", "b1", "a6", "b5", "a4", "b3", "a0"]
+
+
+def test_a_retry_goes_to_the_front_of_its_own_lane(client: StrategyClient, store: redis.Redis) -> None:
+    """It has waited before: but for the other tenant's turn it is the next."""
+    names = {client.submit("x = 1", user_id="a").id: f"a{which}" for which in range(8)}
+    names |= {client.submit("x = 1", user_id="b").id: f"b{which}" for which in range(2)}
+    first = json.loads(str(store.rpop(LIST)))["headers"]["id"]
+    fence = client.ledger.begin(first, "1", {}).fence  # a2 is ready with a1 now
+    client.ledger.record(first, "RETRY", record_of("RETRY"), fence=fence, pause_seconds=0)
+    time.sleep(0.002)
+    assert run_all(client, store, names) == ["a1", "a2", "b0", "a0", "b1", "a3", "a4", "a5", "a6", "a7"]
+
+
+def test_cancelled_in_its_lane_is_not_handed_over(client: StrategyClient, store: redis.Redis) -> None:
+    """A tenant all of whose submissions are cancelled has no turn; the others are not delayed."""
+    for _ in range(2):
+        client.submit("x = 1", user_id="first")
+    submissions = {user: [client.submit("x = 1", user_id=user) for _ in range(3)] for user in "ab"}
+    assert all(one.cancel() for one in submissions["a"])
+    assert store.lrange(f"{PREFIX}ring", 0, -1) == ["b"]
+    assert not store.exists(f"{PREFIX}lane:a")
+    assert submissions["b"][0].cancel()
+    ran = [run_next(client, store) for _ in range(4)]
+    assert ran[2:] == [one.id for one in submissions["b"][1:]]
+    assert run_next(client, store) is None
+
+
+@dataclass
+class Record:
+    """What the model knows of one that has not ended, or is dead."""
+
+    tenant: str
+    place: tuple[int, int]
+    starts: int = 0
+    deaths: int = 0
+    tries: int = 0
+    cancelled: bool = False
+
+
+@dataclass
+class Model:
+    """The ledger as it is meant to be, in a few lines of Python."""
+
+    lanes: dict[str, list[str]] = field(default_factory=dict)
+    ring: list[str] = field(default_factory=list)
+    ready: set[str] = field(default_factory=set)
+    later: set[str] = field(default_factory=set)
+    started: dict[str, str] = field(default_factory=dict)
+    open: dict[str, Record] = field(default_factory=dict)
+    dead: dict[str, Record] = field(default_factory=dict)
+
+    def line_up(self, task_id: str) -> None:
+        """Into the lane of its tenant."""
+        tenant = self.open[task_id].tenant
+        if tenant not in self.lanes:
+            self.ring.append(tenant)
+        lane = [*self.lanes.get(tenant, []), task_id]
+        self.lanes[tenant] = sorted(lane, key=lambda one: self.open[one].place)
+
+    def leave(self, task_id: str) -> None:
+        """Out of all that leads to a run."""
+        tenant = self.open[task_id].tenant
+        self.ready.discard(task_id)
+        self.later.discard(task_id)
+        if task_id in self.lanes.get(tenant, []):
+            self.lanes[tenant].remove(task_id)
+            if not self.lanes[tenant]:
+                del self.lanes[tenant]
+                self.ring.remove(tenant)
+
+    def refill(self) -> None:
+        """One of each tenant in turn."""
+        while len(self.ready) < READY_LIMIT and self.ring:
+            tenant = self.ring.pop(0)
+            self.ready.add(self.lanes[tenant].pop(0))
+            if self.lanes[tenant]:
+                self.ring.append(tenant)
+            else:
+                del self.lanes[tenant]
+
+    def close(self, task_id: str) -> Record:
+        """At its end."""
+        self.leave(task_id)
+        self.started.pop(task_id, None)
+        return self.open.pop(task_id)
+
+
+USERS = st.sampled_from(["", "a", "b", "c"])
+WORKERS = st.sampled_from(["worker-1", "worker-2"])
+WHICH = st.integers(0, 1000)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order, ledger and model agree."""
+
+    def __init__(self, url: str, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.store, self.client = asked(url), StrategyClient(Settings(redis_url=url))
+        self.store.flushall()
+        self.ledger, self.patch = self.client.ledger, patch
+        self.model = Model()
+        self.count = 0
+        #: Taken out of the list by somebody who died.
+        self.lost: set[str] = set()
+        #: What may come late: id and token of runs that do not count any more.
+        self.stale: list[tuple[str, int]] = []
+
+    def teardown(self) -> None:
+        """Close."""
+        self.client.close()
+        self.store.close()
+
+    def speak_as(self, worker: str) -> None:
+        """Be this worker from now on."""
+        self.patch.setattr(ledger, "WORKER", worker)
+
+    def pick(self, which: int, among: Any) -> str:
+        """Choose one."""
+        ids = sorted(among, key=lambda one: (self.model.open | self.model.dead)[one].place[1])
+        chosen: str = ids[which % len(ids)]
+        return chosen
+
+    def put_back(self, task_id: str) -> None:
+        """Do what kombu does with the message of one that is not acknowledged, unless it has done so."""
+        if (text := self.store.hget("unacked", task_id)) is not None:
+            self.store.hdel("unacked", task_id)
+            self.store.rpush(LIST, str(text))
+
+    def owned(self, which: int) -> tuple[str, int]:
+        """Choose one that runs, and speak as its owner."""
+        task_id = self.pick(which, self.model.started)
+        self.speak_as(self.model.started[task_id])
+        return task_id, self.model.open[task_id].starts
+
+    @rule(user=USERS, priority=st.integers(0, 9))
+    def submit(self, user: str, priority: int) -> None:
+        """A client's."""
+        task_id = self.client.submit("x = 1", user_id=user, priority=priority).id
+        direct = len(self.model.ready) < READY_LIMIT and not self.model.ring
+        self.count += 1
+        self.model.open[task_id] = Record(user, (priority, self.count))
+        if direct:
+            self.model.ready.add(task_id)
+        else:
+            self.model.line_up(task_id)
+
+    @rule(user=USERS, priority=st.integers(0, 9), later=st.booleans())
+    def adopt(self, *, user: str, priority: int, later: bool) -> None:
+        """By a worker: of a message that came by another way, to be run at once or later."""
+        task_id = str(uuid.uuid4())
+        text = json.dumps({"headers": {"id": task_id}})
+        self.ledger.adopt(task_id, text, tenant=user, priority=priority, due=time.time() + 1000 if later else None)
+        self.count += 1
+        self.model.open[task_id] = Record(user, (priority, self.count))
+        if later:
+            self.model.later.add(task_id)
+        else:
+            self.model.line_up(task_id)
+        self.model.refill()
+
+    @rule(worker=WORKERS)
+    def take(self, worker: str) -> None:
+        """A worker takes a message, and one of its pool processes asks what to do."""
+        if (text := self.store.rpop(LIST)) is None:
+            return
+        task_id = json.loads(str(text))["headers"]["id"]
+        self.store.hset("unacked", task_id, str(text))
+        self.speak_as(worker)
+        begun = self.ledger.begin(task_id, uuid.uuid4().hex, {})
+        record = self.model.open.get(task_id)
+        if record is None:
+            assert begun.word == "ended"
+            self.store.hdel("unacked", task_id)
+        else:
+            self.stale.append((task_id, record.starts))
+            self.model.leave(task_id)
+            record.deaths += task_id in self.model.started
+            record.starts += 1
+            self.model.started[task_id] = worker
+            word = "cancelled" if record.cancelled else "dead" if record.deaths >= 3 else "run"
+            assert (begun.word, begun.fence, begun.tries) == (word, record.starts, record.tries)
+        self.model.refill()
+
+    @precondition(lambda self: self.model.started)
+    @rule(which=WHICH, state=st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]), main=st.booleans())
+    def end(self, *, which: int, state: str, main: bool) -> None:
+        """A run ends; its pool process says so, or its main one."""
+        task_id, fence = self.owned(which)
+        assert self.ledger.record(task_id, state, record_of(state), fence=None if main else fence, reason="lost")
+        self.store.hdel("unacked", task_id)
+        record = self.model.close(task_id)
+        self.stale.append((task_id, fence))
+        if state == "FAILURE":
+            record.deaths = record.tries = 0
+            self.model.dead[task_id] = record
+        self.model.refill()
+
+    @precondition(lambda self: self.model.started)
+    @rule(which=WHICH)
+    def retry(self, which: int) -> None:
+        """The infrastructure failed it; it is not due for long."""
+        task_id, fence = self.owned(which)
+        assert self.ledger.record(task_id, "RETRY", record_of("RETRY"), fence=fence, pause_seconds=1000)
+        self.store.hdel("unacked", task_id)
+        del self.model.started[task_id]
+        self.model.open[task_id].tries += 1
+        self.model.later.add(task_id)
+
+    @precondition(lambda self: self.model.later)
+    @rule(which=WHICH)
+    def fall_due(self, which: int) -> None:
+        """Time passes for one."""
+        task_id = self.pick(which, self.model.later)
+        self.store.zadd(f"{PREFIX}later", {task_id: time.time() - 1})
+        self.ledger.refill()
+        self.model.later.remove(task_id)
+        self.model.line_up(task_id)
+        self.model.refill()
+
+    @precondition(lambda self: self.model.started)
+    @rule(which=WHICH)
+    def die(self, which: int) -> None:
+        """The worker sees its pool process die, and puts the message back."""
+        task_id, fence = self.owned(which)
+        self.ledger.died(task_id)
+        self.put_back(task_id)
+        self.stale.append((task_id, fence - 1))
+        del self.model.started[task_id]
+        self.model.open[task_id].deaths += 1
+        self.model.ready.add(task_id)
+
+    @precondition(lambda self: self.model.started)
+    @rule(which=WHICH)
+    def fall_silent(self, which: int) -> None:
+        """The whole worker dies in the run; the message is put back when its time is over."""
+        task_id, _ = self.owned(which)
+        self.store.zadd(f"{PREFIX}started", {task_id: time.time() - 200})
+        self.put_back(task_id)
+
+    @rule(worker=WORKERS)
+    def lose_connection(self, worker: str) -> None:
+        """A worker gives back what it runs."""
+        self.speak_as(worker)
+        self.ledger.release()
+        for task_id in [one for one, owner in self.model.started.items() if owner == worker]:
+            self.put_back(task_id)
+            del self.model.started[task_id]
+            self.model.ready.add(task_id)
+
+    @precondition(lambda self: self.model.ready - self.lost)
+    @rule(which=WHICH)
+    def lose(self, which: int) -> None:
+        """Somebody takes a message from the list and dies before it is noted anywhere."""
+        task_id = self.pick(which, self.model.ready - self.lost)
+        for text in self.store.lrange(LIST, 0, -1):
+            if task_id in text:
+                self.store.lrem(LIST, 1, str(text))
+        self.lost.add(task_id)
+
+    @rule()
+    def reconcile(self) -> None:
+        """It is missed twice: exactly what was lost is brought back."""
+        missed = self.lost & self.model.ready
+        for ends in (False, True):
+            for task_id in self.model.ready:
+                self.store.zadd(f"{PREFIX}ready", {task_id: time.time() - 100})
+                if ends and task_id in missed:
+                    self.store.hset(f"{PREFIX}task:{task_id}", "missing", str(time.time() - 100))
+            assert set(self.ledger.reconcile()) == (missed if ends else set())
+            self.model.refill()
+        self.lost.clear()
+
+    @precondition(lambda self: self.model.open)
+    @rule(which=WHICH)
+    def cancel(self, which: int) -> None:
+        """A client's."""
+        task_id = self.pick(which, self.model.open)
+        assert self.client.cancel(task_id)
+        if task_id in self.model.started:
+            self.model.open[task_id].cancelled = True
+        else:
+            self.stale.append((task_id, self.model.close(task_id).starts))
+
+    @precondition(lambda self: self.stale)
+    @rule(which=WHICH, state=st.sampled_from(["STARTED", "RETRY", "SUCCESS", "FAILURE"]))
+    def come_late(self, which: int, state: str) -> None:
+        """A run that counts no more says something."""
+        task_id, fence = self.stale[which % len(self.stale)]
+        if (record := self.model.open.get(task_id)) and record.starts == fence:
+            return
+        self.speak_as(self.model.started.get(task_id, "worker-1"))
+        assert not self.ledger.record(task_id, state, record_of(state), fence=fence, pause_seconds=0, reason="late")
+
+    @precondition(lambda self: self.model.dead)
+    @rule(which=WHICH, again=st.booleans())
+    def decide(self, *, which: int, again: bool) -> None:
+        """An operator's, of a dead one."""
+        task_id = self.pick(which, self.model.dead)
+        record = self.model.dead.pop(task_id)
+        assert (self.ledger.requeue if again else self.ledger.drop)(task_id)
+        if again:
+            record.cancelled = False
+            self.model.open[task_id] = record
+            self.model.line_up(task_id)
+            self.model.refill()
+
+    @invariant()
+    def they_agree(self) -> None:
+        """Each key holds what the model says, and there is no other."""
+        model, store = self.model, self.store
+        assert store.lrange(f"{PREFIX}ring", 0, -1) == model.ring
+        lanes = {str(name): store.zrange(str(name), 0, -1) for name in store.keys(f"{PREFIX}lane:*")}
+        assert lanes == {f"{PREFIX}lane:{tenant}": lane for tenant, lane in model.lanes.items()}
+        kept = {
+            name: set(store.zrange(PREFIX + name, 0, -1)) for name in ("ready", "later", "started", "waiting", "dead")
+        }
+        waiting = model.open.keys() - model.started.keys()
+        assert kept == {
+            "ready": model.ready,
+            "later": model.later,
+            "started": set(model.started),
+            "waiting": waiting,
+            "dead": set(model.dead),
+        }
+        records = {str(name).removeprefix(f"{PREFIX}task:") for name in store.keys(f"{PREFIX}task:*")}
+        assert records == model.open.keys() | model.dead.keys()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        """Of each tenant, and of bytes; each open one is in one place, and its message in one, but for the lost."""
+        store, model = self.store, self.model
+        tenants = Counter(one.tenant for one in model.open.values())
+        assert store.hgetall(f"{PREFIX}inflight") == {tenant: str(count) for tenant, count in tenants.items()}
+        sizes = [int(str(store.hget(f"{PREFIX}task:{task_id}", "bytes"))) for task_id in model.open]
+        assert int(str(store.get(f"{PREFIX}bytes") or 0)) == sum(sizes)
+        places = [*model.ready, *model.later, *model.started, *(one for lane in model.lanes.values() for one in lane)]
+        assert sorted(places) == sorted(model.open)
+        messages = Counter(json.loads(text)["headers"]["id"] for text in store.lrange(LIST, 0, -1))
+        messages.update(store.hkeys("unacked"))
+        assert all(messages[task_id] == 1 for task_id in model.ready - self.lost)
+
+
+def test_ledger_and_model_agree(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty histories of up to fifty steps: submissions, runs, deaths, cancels, losses, retries, in any order."""
+    run_state_machine_as_test(
+        lambda: LedgerMachine(redis_url, monkeypatch),  # type: ignore[arg-type]  # it takes whatever makes one
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# By another way, with a worker.
+
+
+def nothing_is_left(client: StrategyClient) -> None:
+    """The ledger is empty, and no message is held."""
+    with asked(client.settings.redis_url) as store:
+        deadline = time.monotonic() + 10
+        while left := [
+            *store.keys(f"{PREFIX}*"),
+            *store.keys("celery"),
+            *store.keys("celery:*"),
+            *store.hkeys("unacked"),
+        ]:
+            if left == [f"{PREFIX}pace"]:
+                return
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
+
+def raw_message(task_id: str, body: Any, headers: dict[str, Any], properties: dict[str, Any]) -> str:
+    """Return a message of Celery's protocol 2 as an older client of ours put it into Redis."""
+    known = {"lang": "py", "task": "STRATEGY_EXECUTION", "id": task_id, "retries": 0, "timelimit": [None, None]}
+    own = {"root_id": task_id, "parent_id": None, "argsrepr": "()", "kwargsrepr": "{}", "eta": None, "expires": None}
+    address = {"exchange": "", "routing_key": "celery"}
+    return json.dumps(
+        {
+            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": known | own | headers,
+            "properties": {
+                "correlation_id": task_id,
+                "reply_to": "",
+                "delivery_mode": 2,
+                "delivery_info": address,
+                "priority": 3,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            }
+            | properties,
+        }
+    )
+
+
+@pytest.mark.parametrize("priority", [None, 0, 5, 9])
+def test_plain_messages_run(served: StrategyClient, plain: Celery, priority: int | None) -> None:
+    """Whatever their priority, and so whatever list kombu puts them into, with the separator that ours has."""
+    plain.conf.broker_transport_options = {"sep": ":"}
+    sent = plain.send_task("STRATEGY_EXECUTION", kwargs={"code": REFUSED}, priority=priority)
+    assert sent.get(timeout=30)["status"] == ExecutionStatus.REJECTED
+    nothing_is_left(served)
+
+
+def test_a_countdown_is_kept(served: StrategyClient, plain: Celery) -> None:
+    """It waits in the ledger until it is due."""
+    due = time.time() + 1.5
+    sent = plain.send_task("STRATEGY_EXECUTION", kwargs={"code": REFUSED}, countdown=1.5)
+    sent.get(timeout=30)
+    assert time.time() >= due - 0.1
+    nothing_is_left(served)
+
+
+def test_what_has_expired_is_not_run(served: StrategyClient, plain: Celery) -> None:
+    """Its producer wanted it no more."""
+    late = datetime.now(UTC) - timedelta(seconds=60)
+    sent = plain.send_task("STRATEGY_EXECUTION", kwargs={"code": "print(1)"}, expires=late)
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=30)
+    assert served.submission(str(sent.id)).status() is ExecutionStatus.CANCELLED
+    nothing_is_left(served)
+
+
+def test_an_older_clients_message_runs(served: StrategyClient) -> None:
+    """With a delivery tag of its own, and a description that says nothing."""
+    task_id = str(uuid.uuid4())
+    fields = {"code": "import json\nprint(json.load(open('/workspace/data.json'))['x'])", "data": {"x": "y" * 9000}}
+    with asked(served.settings.redis_url) as store:
+        store.set(RESULT + task_id, json.dumps({"status": "QUEUED", "result": None, "task_id": task_id}))
+        store.lpush("celery:3", raw_message(task_id, [[], fields, EMBED], {}, {}))
+    result = served.submission(task_id).result(timeout=60)
+    assert result.output == "y" * 9000 + "\n", result.error
+    nothing_is_left(served)
+
+
+def test_what_a_newer_client_asks_for_is_refused_clearly(served: StrategyClient, plain: Celery) -> None:
+    """A field that this worker does not know is not left out silently."""
+    sent = plain.send_task("STRATEGY_EXECUTION", kwargs={"code": "print(1)", "gpus": 2})
+    refused = sent.get(timeout=30)
+    assert refused["status"] == ExecutionStatus.REJECTED
+    assert "gpus: Extra inputs are not permitted" in refused["error"]["message"]
+    nothing_is_left(served)
+
+
+def test_careless_messages_end_no_worker() -> None:
+    """Odd etas, priorities and users; what comes without a zone is UTC, as Celery has it."""
+    naive = (datetime.now(UTC) - timedelta(minutes=1)).replace(tzinfo=None).isoformat()
+    odd: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+        ({"code": REFUSED}, {"eta": naive}, {}),
+        ({"code": REFUSED}, {"eta": naive + "Z"}, {}),
+        ({"code": REFUSED}, {}, {"priority": "high"}),
+        ({"code": REFUSED}, {}, {"priority": 1e300}),
+        ({"code": REFUSED}, {}, {"priority": [1]}),
+        ({"code": REFUSED}, {"ignore_result": True}, {}),  # the ledger is told how it ended all the same
+        ({"code": REFUSED, "user_id": ["a"]}, {}, {}),
+        ({"code": REFUSED, "user_id": "a\nb" * 100}, {}, {}),
+    ]
+    sound: Any = [[], {"code": REFUSED}, EMBED]
+    bodies: list[Any] = [[], "x", None, [[], {}], [1, 2, 3], [[], None, {}], {}, {"args": [], "kwargs": 1}]
+    dropped: list[tuple[Any, dict[str, Any]]] = [
+        *((sound, headers) for headers in ({"eta": "soon"}, {"eta": 17}, {"eta": "2030-13-13"}, {"expires": "never"})),
+        *((body, {}) for body in bodies),
+    ]
+    with (
+        private_redis() as url,
+        StrategyClient(Settings(redis_url=url)) as client,
+        asked(url) as store,
+        private_worker(url, concurrency=1, TZ="Etc/GMT+5") as worker,
+    ):
+        for which, (fields, headers, properties) in enumerate(odd):
+            store.lpush("celery", raw_message(f"odd-{which}", [[], fields, EMBED], headers, properties))
+        for which, (body, bad) in enumerate(dropped):
+            store.lpush("celery", raw_message(f"dropped-{which}", body, bad, {}))
+        deadline = time.monotonic() + 30
+        while not all(store.exists(f"{RESULT}odd-{which}") for which in range(len(odd))):
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for which in range(len(odd)):
+            assert client.submission(f"odd-{which}").result(timeout=30).status is ExecutionStatus.REJECTED
+        assert client.submit(REFUSED).result(timeout=30).status is ExecutionStatus.REJECTED
+        assert worker.poll() is None
+        nothing_is_left(client)
+
+
+# Fairness, measured with a worker.
+
+
+def ended_between(client: StrategyClient, others: list[str], since: float, until: Submission) -> int:
+    """Return how many of the others ended after `since` and before that one, by the worker's clock."""
+
+    def when(task_id: str) -> float:
+        return datetime.fromisoformat(client.meta(task_id)["date_done"]).timestamp()
+
+    last = when(until.id)
+    return sum(since < when(task_id) < last for task_id in others)
+
+
+def occupied(client: StrategyClient, user: str) -> list[Submission]:
+    """Keep both pool processes busy for a moment."""
+    blockers = [
+        client.submit(f"import time\ntime.sleep(2)\nprint({which})", user_id=user) for which in range(PROCESSES)
+    ]
+    with asked(client.settings.redis_url) as store:
+        deadline = time.monotonic() + 30
+        while store.zcard(f"{PREFIX}started") < PROCESSES:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    return blockers
+
+
+def test_one_submission_is_not_behind_anothers_three_hundred(served: StrategyClient) -> None:
+    """At most what was handed over already, and one for each process, goes before it."""
+    blockers = occupied(served, "many")
+    many = [served.submit(REFUSED, user_id="many").id for _ in range(300)]
+    since = time.time()
+    one = served.submit(REFUSED, user_id="one")
+    waited = one.result(timeout=60).metrics.queue_seconds
+    assert all(blocker.result(timeout=60).success for blocker in blockers)
+    left = [task_id for task_id in many if served.meta(task_id)["status"] == "QUEUED"]
+    for task_id in many:
+        served.wait(task_id, 60)
+    assert left, "the others still waited when it had ended"
+    assert ended_between(served, many, since, one) <= READY_LIMIT + PROCESSES
+    longest = served.submission(many[-1]).result(timeout=0).metrics.queue_seconds
+    assert waited is not None
+    assert longest is not None
+    assert waited < longest
+    nothing_is_left(served)
+
+
+def test_a_flood_of_plain_messages_delays_a_client_by_a_few_runs(served: StrategyClient, plain: Celery) -> None:
+    """Three hundred are taken into the ledger, as one tenant's, before the next is run: that takes no 300 runs."""
+    blockers = occupied(served, "other")
+    many = [str(plain.send_task("STRATEGY_EXECUTION", kwargs={"code": REFUSED}).id) for _ in range(300)]
+    since = time.time()
+    one = served.submit(REFUSED, user_id="one")
+    one.result(timeout=60)
+    assert all(blocker.result(timeout=60).success for blocker in blockers)
+    for task_id in many:
+        served.wait(task_id, 60)
+    assert ended_between(served, many, since, one) <= READY_LIMIT + PROCESSES
+    nothing_is_left(served)
+
+
+def test_four_tenants_take_turns(served: StrategyClient) -> None:
+    """Ten each, submitted tenant by tenant: none is ever far before another, where a plain queue would be by ten."""
+    blockers = occupied(served, "other")
+    users = random.Random(1).sample("abcd", 4)
+    submitted: dict[str, tuple[str, float]] = {}
+    for user in [user for user in users for _ in range(10)]:
+        one = served.submit(REFUSED, user_id=user)
+        message = served.ledger.message(one.id)
+        assert message is not None
+        submitted[one.id] = user, json.loads(message)["headers"][SUBMITTED_AT]
+    starts = []
+    for task_id, (user, since) in submitted.items():
+        waited = served.submission(task_id).result(timeout=60).metrics.queue_seconds
+        assert waited is not None
+        starts.append((since + waited, user))
+    started = Counter(dict.fromkeys(users, 0))
+    for _, user in sorted(starts):
+        started[user] += 1
+        assert started[user] - min(started.values()) <= READY_LIMIT + PROCESSES, sorted(starts)
+    assert all(blocker.result(timeout=60).success for blocker in blockers)
