@@ -149,7 +149,11 @@ function operations.submit(id, message, queued, tenant, priority, digest, most, 
         if used_for and used_for ~= digest then return {'conflict'} end
     end
     if redis.call('EXISTS', RESULT .. id) == 1 then return {'known'} end
-    if redis.call('EXISTS', task(id)) == 1 and not redis.call('ZSCORE', DEAD, id) then return {'known'} end
+    local open = redis.call('HEXISTS', task(id), 'message') == 1 and redis.call('HEXISTS', task(id), 'reason') == 0
+    if open then  -- Celery was told to forget it; a dead one has a reason
+        publish(id, queued)
+        return {'known'}
+    end
     if #message > tonumber(most_bytes) then return {'never'} end
     if redis.call('ZCARD', WAITING) + redis.call('ZCARD', STARTED) >= tonumber(most) then return {'queue', pace()} end
     if (tonumber(redis.call('GET', BYTES)) or 0) + #message > tonumber(most_bytes) then return {'bytes', pace()} end
@@ -319,6 +323,7 @@ function operations.requeue(id, queued)
     local message, tenant, bytes = unpack(redis.call('HMGET', task(id), 'message', 'tenant', 'bytes'))
     redis.call('HDEL', task(id), 'reason', 'cancelled')
     redis.call('PERSIST', task(id))
+    redis.call('PERSIST', key('key', id))
     redis.call('HSET', task(id), 'submitted', stamp(now))
     redis.call('ZADD', WAITING, stamp(now), id)
     count_in(tenant, bytes)

@@ -129,12 +129,16 @@ def test_a_key_makes_submitting_again_safe(tmp_path: Path) -> None:
         assert theirs.stdout not in ("", first)
 
 
-@pytest.mark.parametrize("setting", ["STRATBOX_MAX_QUEUED", "STRATBOX_MAX_PER_TENANT", "STRATBOX_MAX_QUEUED_BYTES"])
-def test_no_room_is_exit_code_4(setting: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    # One submission has room, with the second it is too much: 1,043 and 3,769 bytes.
+    [("STRATBOX_MAX_QUEUED", "1"), ("STRATBOX_MAX_PER_TENANT", "1"), ("STRATBOX_MAX_QUEUED_BYTES", "4000")],
+)
+def test_no_room_is_exit_code_4(setting: str, value: str) -> None:
     """One line that names the bound and says when to come again; nothing is queued."""
     with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
         client.submit("print(1)")
-        full = stratbox("submit", RSI, STRATBOX_REDIS_URL=url, **{setting: "1"})
+        full = stratbox("submit", RSI, STRATBOX_REDIS_URL=url, **{setting: value})
         assert (full.returncode, full.stdout, full.stderr.count("\n")) == (4, "", 1)
         assert setting in full.stderr
         assert "submit again in " in full.stderr

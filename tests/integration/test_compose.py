@@ -230,7 +230,8 @@ def let_deliveries_age(stack: Stack) -> None:
         deliveries = server.zrange("unacked_index", 0, -1)
         assert deliveries, "nothing was running when the worker was killed"
         for delivery in deliveries:
-            server.zincrby("unacked_index", -Settings().visibility_timeout_seconds, delivery)
+            for index in ("stratbox:celery:started", "unacked_index"):
+                server.zadd(index, {delivery: -Settings().visibility_timeout_seconds}, xx=True, incr=True)
 
 
 def sandboxes_of(engine: docker.DockerClient, worker: str) -> list[str]:

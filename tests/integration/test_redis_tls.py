@@ -195,7 +195,8 @@ def test_producer_learns_that_there_is_no_room(
     guarded: Guarded, admin: redis.Redis, bound: str | None, refusal: type[Backpressure]
 ) -> None:
     """The bounds are looked up with a producer's rights, by a producer's script; None stands for Redis' memory."""
-    bounds = {bound: 1} if bound else {}
+    one = 1_500 if bound == "max_queued_bytes" else 1  # a message has some 1,000 bytes
+    bounds = {bound: one} if bound else {}
     with (
         StrategyClient(guarded.settings("producer")) as client,
         StrategyClient(guarded.settings("producer", **bounds)) as bounded,
