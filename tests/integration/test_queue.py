@@ -196,7 +196,8 @@ def test_cancelled_while_running_is_not_run_again() -> None:
     """A message that comes again after its running task was cancelled, and its worker lost, ends as cancelled."""
     with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
         submission = client.submit("print('again')")
-        client.ledger.begin(submission.id, "attempt", {})  # by a worker that is never heard of again
+        client.ledger.begin(submission.id, "attempt", {})  # by a worker that is never heard of again, long ago
+        client._app.backend.client.zadd("stratbox:celery:started", {submission.id: 1.0}, xx=True)
         assert submission.cancel()
         assert submission.status() is SubmissionState.RUNNING
         with private_worker(url, concurrency=1):
