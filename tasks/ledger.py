@@ -119,7 +119,10 @@ class Ledger:
         """End a submission that no worker runs, with this result and event; leave word for the one that does.
 
         Returns:
-            Whether it still runs and is to be told; or had not ended, see `UnknownSubmission`.
+            False when it had ended already.
+
+        Raises:
+            UnknownSubmission: no such id.
         """
         expires = self._settings.result_expires_seconds
         meta = _meta(task_id, states.SUCCESS, verdict)

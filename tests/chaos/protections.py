@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("tasks", "worker", "tests", "ops", "examples", "pyproject.toml", "README.md")
 #: Where a protection is missing a test often waits in vain.
 SECONDS_PER_PROTECTION = 300
-FAULTS, LEDGER = "tests/chaos/test_faults.py::", "tests/integration/test_ledger.py::"
-BACKPRESSURE, FAIRNESS = "tests/integration/test_backpressure.py::", "tests/integration/test_fairness.py::"
+FAULTS = "tests/chaos/test_faults.py::"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 #: The runner ends a strategy at its deadline; this much later the worker stops believing that it will, seconds.
 DEADLINE_GRACE_SECONDS = 2.0
 #: How long the engine may take to say why a container went away, seconds.
-POST_MORTEM_SECONDS = 6
+POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
 #: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
 RUNNER_HANG_UP = 0
