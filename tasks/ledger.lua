@@ -10,6 +10,8 @@ local READY_LIMIT = 2
 local DEATHS_LIMIT = 3
 -- Longer than a message takes from Celery's list into a worker's hands.
 local GRACE_SECONDS = 5
+-- Longer than what a worker has in hand waits for a pool process, however busy the machine.
+local HELD_SECONDS = 30
 -- Longer than any run may take (the hard limit is 120 s), shorter than a visibility timeout: until then a run whose worker
 -- has said nothing is taken to be alive, and is not run again beside itself.
 local RUN_SECONDS = 150
@@ -283,29 +285,30 @@ end
 function operations.refill() refill() end
 
 -- Bring back what is neither in Celery's list, nor with a worker, nor at its end. A message on its way from the one to the
--- other is in neither for a moment, so only what is missed twice counts.
+-- other is in neither for a moment, so only what is missed twice counts. One that is noted as being with a worker may be
+-- with none: Redis went away after it wrote the note and before it said so.
 function operations.reconcile(expires)
     local list
-    local function is_somewhere(id)
-        if redis.call('HEXISTS', UNACKED, id) == 1 then return true end
+    local function patience(id, set)
+        if redis.call('HEXISTS', UNACKED, id) == 1 then return set == READY and HELD_SECONDS or math.huge end
         list = list or redis.call('LRANGE', QUEUE, 0, -1)
         for _, message in ipairs(list) do
-            if string.find(message, id, 1, true) then return true end
+            if string.find(message, id, 1, true) then return math.huge end
         end
-        return false
+        return GRACE_SECONDS
     end
     local brought_back = {}
     for set, age in pairs({[READY] = GRACE_SECONDS, [STARTED] = RUN_SECONDS}) do
         for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', stamp(now - age))) do
-            local missing = tonumber(redis.call('HGET', task(id), 'missing'))
+            local missing, wait = tonumber(redis.call('HGET', task(id), 'missing')), patience(id, set)
             if redis.call('HEXISTS', task(id), 'message') == 0 or has_ended(id) then
                 close(id, expires)  -- a worker without a ledger has stored its result
                 redis.call('DEL', task(id))
-            elseif is_somewhere(id) then
+            elseif wait == math.huge then
                 redis.call('HDEL', task(id), 'missing')
             elseif not missing then
                 redis.call('HSET', task(id), 'missing', stamp(now))
-            elseif now - missing >= GRACE_SECONDS then
+            elseif now - missing >= wait then
                 if set == STARTED then redis.call('ZADD', WAITING, stamp(now), id) end
                 redis.call('ZREM', STARTED, id)
                 redis.call('HDEL', task(id), 'missing')

@@ -114,19 +114,11 @@ class ExecutionConsumer(Consumer):
         """Connected, for the first time or again: give back what is still noted in Redis as being with this worker."""
         super().on_ready()
         if self._left:
-            _once_more(self.app.backend.ledger.release)
+            self.app.backend.ledger.release()
         while self._left:
             for tag in self._left[-1]._delivered.keys() - self._left[-1]._dirty:  # noqa: SLF001
                 self.task_consumer.channel.qos.restore_by_tag(tag)
             self._left.pop()  # only now: the connection may be lost again
-
-
-def _once_more(step: Callable[[], None]) -> None:
-    """Do it, if need be by the next connection of the pool: those from before the outage are gone, too."""
-    try:
-        step()
-    except redis.ConnectionError:
-        step()
 
 
 class Steward(bootsteps.StartStopStep):

@@ -31,7 +31,7 @@ LOST = ("consumer: Connection to broker lost", "consumer: Cannot connect to")
 FOUND = "Connected to"
 #: What Celery and kombu do on a lost connection, and nobody has to act on.
 ASIDE = re.compile(
-    "Skipping prefetch count reduction|Restoring .* unacknowledged|"
+    "Skipping prefetch count reduction|Restoring .* unacknowledged|Couldn't ack |"
     "Task .* cannot be acknowledged after a connection loss"
 )
 

@@ -257,11 +257,13 @@ def test_api_calls_that_need_the_task_itself_are_refused(pages: Pages, call: str
 
 
 def busy_containers(client: docker.DockerClient, worker: subprocess.Popen[bytes]) -> set[str]:
-    """Return the sandboxes of a worker in which a strategy runs beside PID 1."""
+    """Return the sandboxes of a worker in which a strategy runs beside PID 1, now and in a moment."""
     children = {int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()}
     found = client.api.containers(filters={"label": OWNER_LABEL})
     mine = {one["Id"] for one in found if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children}
-    return {container for container in mine if processes(client, container) > 1}
+    busy = {container for container in mine if processes(client, container) > 1}
+    time.sleep(0.5)  # one that starts has more than one process for an instant, too
+    return {container for container in busy if processes(client, container) > 1}
 
 
 def processes(client: docker.DockerClient, container: str) -> int:

@@ -385,8 +385,7 @@ def test_what_is_nowhere_is_brought_back_once(client: StrategyClient, store: red
     assert client.ledger.begin(task_id, "2", {}).word == "run"
 
 
-@pytest.mark.parametrize("where", ["ready", "started"])
-@pytest.mark.parametrize("held", ["list", "unacked"])
+@pytest.mark.parametrize(("where", "held"), [("ready", "list"), ("started", "list"), ("started", "unacked")])
 def test_nothing_is_brought_back_that_is_somewhere(
     client: StrategyClient, store: redis.Redis, where: str, held: str
 ) -> None:
@@ -408,6 +407,22 @@ def test_nothing_is_brought_back_that_is_somewhere(
         assert client.ledger.reconcile() == []
     assert store.llen(LIST) == before
     assert not store.hexists(f"{PREFIX}task:{task_id}", "missing")
+
+
+def test_a_note_of_delivery_is_not_believed_for_ever(client: StrategyClient, store: redis.Redis) -> None:
+    """Redis went away between the note and its answer, and the worker knows of nothing; 30 s it may still begin."""
+    task_id = client.submit("x = 1").id
+    message = str(store.rpop(LIST))
+    store.hset("unacked", task_id, message)
+    make_old(store, "ready", task_id)
+    assert client.ledger.reconcile() == []
+    make_old(store, "ready", task_id, seconds=25)
+    assert client.ledger.reconcile() == [], "its worker may wait for a pool process"
+    make_old(store, "ready", task_id, seconds=31)
+    assert client.ledger.reconcile() == [task_id]
+    assert store.lrange(LIST, 0, -1) == [message]
+    begun = [client.ledger.begin(task_id, attempt, {}).word for attempt in "12"]
+    assert begun == ["run", "busy"], "and where it did begin, after all, only one goes on"
 
 
 def test_a_run_within_its_time_is_not_brought_back(client: StrategyClient, store: redis.Redis) -> None:

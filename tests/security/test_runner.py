@@ -101,7 +101,7 @@ SLOWING = """
 @pytest.mark.threat(
     "storm of signals at PID 1 and at everything",
     control="PID 1 of its namespace, no handlers",
-    differs="PID 1 can be killed: `crashed`, output not yet read is lost",
+    differs="PID 1 can be killed: `crashed` (`out_of_memory` with SIGKILL), output not yet read is lost",
 )
 def test_signal_storm(arena: Arena) -> None:
     """No signal reaches the runner; one that reaches everything else ends only that."""
@@ -110,6 +110,9 @@ def test_signal_storm(arena: Arena) -> None:
         assert result.status is ExecutionStatus.CRASHED, result
         assert result.exit_code is not None
         assert result.exit_code > 128, "by a signal"
+        assert arena.attack("os.kill(1, signal.SIGKILL)").status is ExecutionStatus.OUT_OF_MEMORY, (
+            "as the kernel does it"
+        )
         return
     assert result.success, result
     assert result.output == "begun\nrunner stormed\nall stormed 4\n"

@@ -38,7 +38,7 @@ POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
 #: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
 RUNNER_HANG_UP = 0
-#: The exit code of a process that was ended by SIGKILL, as the kernel does for memory.
+#: The exit code of a process that was ended by SIGKILL.
 KILLED = 128 + signal.SIGKILL
 
 
@@ -229,20 +229,21 @@ class Sandbox:
     def _post_mortem(self, seconds: int) -> tuple[int | None, bool]:
         """Ask the engine how the container ended: its exit code, and whether memory ran out.
 
-        It is asked for events: AutoRemove leaves nothing to inspect.
+        It is asked for events: AutoRemove leaves nothing to inspect. Its notice of a kill for memory may come after the
+        removal, and is then dropped; but SIGKILL that the engine was not told to send (it notes that first) is the
+        kernel's, and of all limits that of memory alone ends PID 1 so.
         """
         now = int(time.time())
-        filters = {"container": self.container_id, "event": ["die", "oom"]}
-        exit_code, out_of_memory = None, False
+        filters = {"container": self.container_id, "event": ["die", "kill", "oom"]}
+        exit_code, out_of_memory, told_to_kill = None, False, False
         try:
             events = self._client.events(now - seconds, now + POST_MORTEM_SECONDS, filters, decode=True)
             with contextlib.closing(events):
                 for event in events:
                     out_of_memory |= event["Action"] == "oom"
+                    told_to_kill |= event["Action"] == "kill"
                     if event["Action"] == "die":
                         exit_code = int(event["Actor"]["Attributes"]["exitCode"])
-                    # The notice of a kill for memory comes by a way of its own, before or after.
-                    if exit_code is not None and (out_of_memory or exit_code != KILLED):
                         break
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             msg = "the container went away and the engine does not answer"
@@ -250,7 +251,7 @@ class Sandbox:
         if exit_code in (None, RUNNER_HANG_UP) and not out_of_memory:
             msg = "the connection to the container broke, or its engine was restarted"
             raise SandboxLost(msg)
-        return exit_code, out_of_memory
+        return exit_code, out_of_memory or (exit_code == KILLED and not told_to_kill)
 
     def destroy(self) -> None:
         """End the container and everything in it; what is gone already is fine."""
