@@ -59,7 +59,7 @@ class Run:
             }
             fleet = stack.enter_context(
                 # The elder's memory is watched: it is to do a thousand executions.
-                Fleet(self._folder / "logs", environment, options.workers, elder_concurrency=3)
+                Fleet(self._folder / "logs", environment, options.workers, elder_concurrency=5)
             )
             producers = stack.enter_context(self._producers(server))
             watch = audit.Watch(server, fleet)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("tasks", "worker", "tests", "ops", "examples", "pyproject.toml", "README.md")
 #: Where a protection is missing a test often waits in vain.
 SECONDS_PER_PROTECTION = 300
-FAULTS = "tests/chaos/test_faults.py::"
+FAULTS, TESTS = "tests/chaos/test_faults.py::", "tests/integration/test_"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ PROTECTIONS = {
         '"worker_cancel_long_running_tasks_on_connection_loss": False',
     ),
     "what was held is given back": Protection(
-        (f"{FAULTS}test_connections_are_cut", f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run"),
+        (
+            f"{FAULTS}test_connections_are_cut",
+            f"{FAULTS}test_messages_that_come_while_a_worker_connects_again",
+            f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run",
+        ),
         "worker/consumer.py",
         "self.task_consumer.channel.qos.restore_by_tag(tag)",
         "pass",
@@ -85,6 +89,81 @@ PROTECTIONS = {
         "worker/consumer.py",
         "for task_id in ledger.reconcile():",
         "for task_id in ():",
+    ),
+    "a note of delivery is believed for 30 s only": Protection(
+        (f"{TESTS}ledger.py::test_a_note_of_delivery_is_not_believed_for_ever",),
+        "tasks/ledger.lua",
+        "return set == READY and HELD_SECONDS or math.huge",
+        "return math.huge",
+    ),
+    "what runs is not begun a second time": Protection(
+        (f"{FAULTS}test_a_second_delivery_of_what_runs",),
+        "tasks/ledger.lua",
+        "or 0) < RUN_SECONDS then return {'busy'} end",
+        "or 0) < 0 then return {'busy'} end",
+    ),
+    "what a dead worker held is put back": Protection(
+        (f"{FAULTS}test_a_main_process_is_killed",),
+        "tasks/app.py",
+        '"unacked_restore_interval": 5',
+        '"unacked_restore_interval": 100_000',
+    ),
+    "a connection that is silent is given up": Protection(
+        (f"{FAULTS}test_a_connection_falls_silent",), "tasks/app.py", ' "socket_timeout": 30', ' "socket_timeout": None'
+    ),
+    "a worker's end gives back what it cut off": Protection(
+        (f"{TESTS}outages.py::test_a_second_sigterm_is_cold",),
+        "worker/app.py",
+        "        app.backend.ledger.release()\n",
+        "        pass\n",
+    ),
+    "a cancel is remembered": Protection(
+        (f"{TESTS}queue.py::test_cancelled_while_running_is_not_run_again",),
+        "tasks/ledger.lua",
+        "redis.call('HSET', task(id), 'cancelled', 1)",
+        "",
+    ),
+    "the infrastructure's failures are tried again": Protection(
+        (f"{TESTS}queue.py::test_engine_away_is_retried_then_lost",),
+        "worker/execution.py",
+        "if tries >= settings.tries:",
+        "if tries >= 1:",
+    ),
+    "what waits is bounded": Protection(
+        (f"{TESTS}backpressure.py::test_as_many_as_may_wait_are_accepted",),
+        "tasks/ledger.lua",
+        ">= tonumber(most) then",
+        ">= math.huge then",
+    ),
+    "a tenant's share is bounded": Protection(
+        (f"{TESTS}backpressure.py::test_as_many_as_a_tenant_may_have_are_accepted",),
+        "tasks/ledger.lua",
+        ">= tonumber(most_for_tenant) then",
+        ">= math.huge then",
+    ),
+    "a full Redis has room for workers": Protection(
+        (f"{TESTS}backpressure.py::test_what_was_accepted_by_a_full_redis_is_run",),
+        "tasks/ledger.lua",
+        "MEMORY_SHARE = 0.9",
+        "MEMORY_SHARE = 10",
+    ),
+    "tenants take turns": Protection(
+        (f"{TESTS}fairness.py::test_tenants_take_turns",),
+        "tasks/ledger.lua",
+        "if redis.call('EXISTS', lane) == 1 then redis.call('RPUSH', RING, tenant) end",
+        "if redis.call('EXISTS', lane) == 1 then redis.call('LPUSH', RING, tenant) end",
+    ),
+    "a key stands for one request": Protection(
+        (f"{TESTS}ledger.py::test_another_request_under_a_used_key_is_refused",),
+        "tasks/ledger.lua",
+        "if used_for and used_for ~= digest then",
+        "if false then",
+    ),
+    "containers of dead workers are removed": Protection(
+        (f"{TESTS}reaper.py::test_a_worker_that_restarts_in_a_loop_leaves_nothing",),
+        "worker/reaper.py",
+        "    return owner.gone() or",
+        "    return",
     ),
 }
 

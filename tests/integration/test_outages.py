@@ -190,3 +190,4 @@ def test_a_second_sigterm_is_cold(tmp_path: Path) -> None:
         with redis.Redis.from_url(url) as server:
             assert server.llen(f"{client.settings.queue}:{READY_PRIORITY}") == 1
             assert server.hlen("unacked") == 0
+            assert server.zcard(f"stratbox:{client.settings.queue}:started") == 0

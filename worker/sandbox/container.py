@@ -231,7 +231,7 @@ class Sandbox:
 
         It is asked for events: AutoRemove leaves nothing to inspect. Its notice of a kill for memory may come after the
         removal, and is then dropped; but SIGKILL that the engine was not told to send (it notes that first) is the
-        kernel's, and of all limits that of memory alone ends PID 1 so.
+        kernel's, for memory. Under gVisor, where PID 1 can be killed, a strategy can feign it: to its own harm only.
         """
         now = int(time.time())
         filters = {"container": self.container_id, "event": ["die", "kill", "oom"]}
