@@ -148,10 +148,10 @@ class StrategyClient:
         with redis_errors():
             verdict = cancellation().model_dump(mode="json")
             revoked = message.event(self._app, "task-revoked", uuid=submission_id, terminated=False, signum=None)
-            if not self.ledger.cancel(submission_id, verdict, revoked):
-                return False
-            self._app.control.revoke(submission_id, terminate=True)
-        return True
+            word = self.ledger.cancel(submission_id, verdict, revoked)
+            if word == "running":  # of another's end workers need not know; they would keep it in mind for hours
+                self._app.control.revoke(submission_id, terminate=True)
+        return word != "ended"
 
     def map(
         self,

@@ -201,10 +201,15 @@ function operations.adopt(id, message, queued, tenant, priority, due)
 end
 
 -- A pool process', before it does anything else. It asks again, as the same attempt, where it has heard no answer.
-function operations.begin(id, worker, attempt, started)
+function operations.begin(id, worker, attempt, started, expires)
     redis.call('ZREM', READY, id)
     redis.call('ZREM', LATER, id)
     if has_ended(id) then
+        if redis.call('EXISTS', task(id)) == 1 and not redis.call('ZSCORE', DEAD, id) then
+            -- A worker without a ledger has stored its result.
+            close(id, expires)
+            redis.call('DEL', task(id))
+        end
         refill()
         return {'ended', redis.call('GET', RESULT .. id)}
     end
@@ -233,7 +238,8 @@ end
 
 -- A worker's, from a pool process (with the token of its start) or from the main one (without).
 function operations.record(id, state, meta, expires, worker, fence, pause, reason)
-    if has_ended(id) then return 0 end
+    -- The result of a dead one expires before its record.
+    if has_ended(id) or redis.call('ZSCORE', DEAD, id) then return 0 end
     local owner, starts, tenant = unpack(redis.call('HMGET', task(id), 'owner', 'starts', 'tenant'))
     if owner and owner ~= worker or fence ~= '' and starts and starts ~= fence then return 0 end
     if not FINAL[state] then
@@ -287,15 +293,16 @@ function operations.refill() refill() end
 -- Bring back what is neither in Celery's list, nor with a worker, nor at its end. A message on its way from the one to the
 -- other is in neither for a moment, so only what is missed twice counts. One that is noted as being with a worker may be
 -- with none: Redis went away after it wrote the note and before it said so.
-function operations.reconcile(expires)
+function operations.reconcile(expires, pause)
+    if pause ~= '' and not redis.call('SET', key('reconciled'), '', 'NX', 'PX', pause) then return {} end
     local list
     local function patience(id, set)
-        if redis.call('HEXISTS', UNACKED, id) == 1 then return set == READY and HELD_SECONDS or math.huge end
         list = list or redis.call('LRANGE', QUEUE, 0, -1)
         for _, message in ipairs(list) do
             if string.find(message, id, 1, true) then return math.huge end
         end
-        return GRACE_SECONDS
+        if redis.call('HEXISTS', UNACKED, id) == 0 then return GRACE_SECONDS end
+        return set == READY and HELD_SECONDS or math.huge
     end
     local brought_back = {}
     for set, age in pairs({[READY] = GRACE_SECONDS, [STARTED] = RUN_SECONDS}) do

@@ -115,11 +115,11 @@ class Ledger:
         if pause:
             raise _no_room(word.decode(), float(pause[0]), tenant, limits)
 
-    def cancel(self, task_id: str, verdict: dict[str, Any], event: tuple[str, str]) -> bool:
+    def cancel(self, task_id: str, verdict: dict[str, Any], event: tuple[str, str]) -> str:
         """End a submission that no worker runs, with this result and event; leave word for the one that does.
 
         Returns:
-            False when it had ended already.
+            "cancelled"; "running", which its worker is to end; or "ended": it had ended already.
 
         Raises:
             UnknownSubmission: no such id.
@@ -130,7 +130,7 @@ class Ledger:
         if word == b"unknown":
             msg = f"no submission {task_id!r}: check the id; results expire after {expires} s"
             raise UnknownSubmission(msg)
-        return bool(word != b"ended")
+        return str(word.decode())
 
     def adopt(self, task_id: str, message: str, *, tenant: str, priority: int, due: float | None = None) -> None:
         """Take in a message that came by another way, unless the submission is known; `due` is its earliest start."""
@@ -144,9 +144,8 @@ class Ledger:
 
         The same attempt may ask again when the answer was lost.
         """
-        word, *rest = self._change(
-            self._keys, ["begin", task_id, WORKER, attempt, _meta(task_id, states.STARTED, started)]
-        )
+        meta, expires = _meta(task_id, states.STARTED, started), self._settings.result_expires_seconds
+        word, *rest = self._change(self._keys, ["begin", task_id, WORKER, attempt, meta, expires])
         if word == b"ended":
             return Beginning("ended", verdict=rest[0])
         return Beginning("busy") if word == b"busy" else Beginning(word.decode(), fence=rest[0], tries=rest[1])
@@ -190,12 +189,16 @@ class Ledger:
         """Hand over to Celery's queue what is due and has room."""
         self._change(self._keys, ["refill"])
 
-    def reconcile(self) -> list[str]:
+    def reconcile(self, *, unless_within_seconds: float | None = None) -> list[str]:
         """Bring back what is neither queued nor with a worker nor ended; return the ids.
 
         What is missing for the first time is only noted, and brought back by a call 5 s later or more.
+
+        Args:
+            unless_within_seconds: leave it at the last call with this argument, anybody's, when it was so lately.
         """
-        found = self._change(self._keys, ["reconcile", self._settings.result_expires_seconds])
+        pause = "" if unless_within_seconds is None else int(unless_within_seconds * 1000)
+        found = self._change(self._keys, ["reconcile", self._settings.result_expires_seconds, pause])
         return [task_id.decode() for task_id in found]
 
     def waiting(self) -> tuple[int, float | None]:

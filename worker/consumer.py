@@ -9,6 +9,7 @@ import redis
 import structlog
 from celery import bootsteps
 from celery.worker.consumer import Consumer
+from celery.worker.state import requests
 from celery.worker.strategy import default
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -43,6 +44,9 @@ def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) ->
 
     def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
         task_id = message.headers.get("id")
+        if twin := requests.get(task_id):
+            _drop(message, twin)
+            return None
         if task_id in {None, message.delivery_tag}:
             return run(message, body, ack, reject, callbacks, **more)
         try:
@@ -53,6 +57,16 @@ def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) ->
         return None
 
     return receive
+
+
+def _drop(message: Any, twin: Any) -> None:
+    """Leave it at the delivery that is in hand: Celery finds a run by its id, and would forget it at this one's end.
+
+    Both are noted under one tag, too, so the other's acknowledgement is enough; but one that came by a connection that
+    is lost is not acknowledged.
+    """
+    if twin.message.channel is not message.channel:
+        message.ack()
 
 
 def _adopt(ledger: Ledger, queue: str, task_id: str, message: Any) -> None:
@@ -152,7 +166,8 @@ class Steward(bootsteps.StartStopStep):
 
 
 def _reconcile(ledger: Ledger) -> None:
-    for task_id in ledger.reconcile():
+    # It reads the whole list: once in a while is enough, however many workers there are.
+    for task_id in ledger.reconcile(unless_within_seconds=RECONCILE_SECONDS / 2):
         log.warning("brought back a submission whose message was lost", task_id=task_id)
 
 

@@ -45,6 +45,7 @@ CANCEL_REPEAT_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 #: How often to ask for an engine, or a Redis, that is away.
 ENGINE_RETRY_SECONDS = REDIS_RETRY_SECONDS = 0.5
+REFUSED_RETRY_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -174,6 +175,9 @@ class ExecutionTask(Task):
                 # The main process has lost it, too, and ends this one when it has noticed.
                 log.debug("the ledger is asked again", error=str(exc))
                 time.sleep(REDIS_RETRY_SECONDS)
+            except redis.RedisError as exc:  # from a replica that is not the master yet, or one with too few of its own
+                log.warning("the ledger refuses, asking again", error=str(exc))
+                time.sleep(REFUSED_RETRY_SECONDS)
 
     def _execute(self, request: ExecutionRequest, tries: int) -> dict[str, Any]:
         global _running  # noqa: PLW0603  # the signal handler has no other way to it

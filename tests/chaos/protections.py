@@ -87,7 +87,7 @@ PROTECTIONS = {
     "messages that are nowhere are brought back": Protection(
         (f"{FAULTS}test_a_worker_that_dies_with_a_message_in_its_hand",),
         "worker/consumer.py",
-        "for task_id in ledger.reconcile():",
+        "for task_id in ledger.reconcile(unless_within_seconds=RECONCILE_SECONDS / 2):",
         "for task_id in ():",
     ),
     "a note of delivery is believed for 30 s only": Protection(
@@ -101,6 +101,12 @@ PROTECTIONS = {
         "tasks/ledger.lua",
         "or 0) < RUN_SECONDS then return {'busy'} end",
         "or 0) < 0 then return {'busy'} end",
+    ),
+    "a second delivery is put aside": Protection(
+        (f"{FAULTS}test_a_cancel_reaches_what_was_delivered_twice",),
+        "worker/consumer.py",
+        "if twin := requests.get(task_id):",
+        "if twin := None:",
     ),
     "what a dead worker held is put back": Protection(
         (f"{FAULTS}test_a_main_process_is_killed",),

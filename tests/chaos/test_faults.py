@@ -208,6 +208,18 @@ def test_a_second_delivery_of_what_runs(stage: Stage, fleet: Fleet) -> None:
     assert ends(fleet, running) == 1
 
 
+def test_a_cancel_reaches_what_was_delivered_twice(stage: Stage, fleet: Fleet) -> None:
+    """The worker keeps hold of the run while it puts the second delivery aside."""
+    running = stage.run(seconds=20)
+    stage.server.client.lpush(READY_LIST, stage.message(running))
+    until(lambda: not stage.server.client.exists(READY_LIST), what="the second delivery")
+    time.sleep(0.5)
+    assert running.cancel()
+    assert running.result(10).status is ExecutionStatus.CANCELLED
+    stage.until_idle()
+    assert fleet.elder.alive()
+
+
 def test_a_delivery_after_the_end(stage: Stage, fleet: Fleet) -> None:
     """What has its verdict is not run again."""
     running = stage.run(seconds=1)

@@ -346,6 +346,19 @@ def test_a_message_of_a_dead_submission_runs_nothing(client: StrategyClient, sto
     assert alive.cancel()
 
 
+def test_a_dead_submission_outlives_its_result(client: StrategyClient, store: redis.Redis) -> None:
+    """When the result has expired, Celery's Revoke changes nothing, and it can still be queued again."""
+    others = [client.submit("x = 1").id for _ in range(2)]
+    task_id = client.submit("x = 1").id
+    client.ledger.record(task_id, "FAILURE", meta("FAILURE", "lost"), fence=None, reason="lost")
+    store.delete(RESULT + task_id)
+    before = (store.hgetall(f"{PREFIX}inflight"), store.get(f"{PREFIX}bytes"))
+    assert not client.ledger.record(task_id, "REVOKED", meta("REVOKED", "late"), fence=None)
+    assert (store.hgetall(f"{PREFIX}inflight"), store.get(f"{PREFIX}bytes")) == before
+    assert client.ledger.requeue(task_id)
+    assert client.ledger.waiting()[0] == len(others) + 1
+
+
 def test_dropped_is_gone_and_requeued_is_counted(client: StrategyClient, store: redis.Redis) -> None:
     """Twice each: the second time there is nothing to do."""
     submissions = [client.submit("x = 1", user_id="a") for _ in range(2)]
@@ -425,6 +438,29 @@ def test_a_note_of_delivery_is_not_believed_for_ever(client: StrategyClient, sto
     assert begun == ["run", "busy"], "and where it did begin, after all, only one goes on"
 
 
+def test_a_copy_in_the_list_is_enough(client: StrategyClient, store: redis.Redis) -> None:
+    """With a note of delivery that stays, and nobody who takes the copy, there is one copy all the same."""
+    task_id = client.submit("x = 1").id
+    store.hset("unacked", task_id, str(store.lindex(LIST, 0)))
+    for _ in range(4):
+        make_old(store, "ready", task_id)
+        assert client.ledger.reconcile() == []
+    assert store.llen(LIST) == 1
+
+
+def test_one_look_serves_all_workers(client: StrategyClient, store: redis.Redis) -> None:
+    """Each asks to look unless another has done so lately; by hand it can be done at any time."""
+    task_id = client.submit("x = 1").id
+    store.delete(LIST)
+    make_old(store, "ready", task_id)
+    client.ledger.reconcile(unless_within_seconds=1)
+    make_old(store, "ready", task_id)
+    assert client.ledger.reconcile(unless_within_seconds=1) == []
+    time.sleep(1.1)
+    assert client.ledger.reconcile(unless_within_seconds=1) == [task_id]
+    assert client.ledger.reconcile() == []
+
+
 def test_a_run_within_its_time_is_not_brought_back(client: StrategyClient, store: redis.Redis) -> None:
     """A late acknowledgement took its note away, but it runs."""
     task_id = client.submit("x = 1").id
@@ -459,7 +495,10 @@ def test_eight_reconcilers_at_once_bring_it_back_once(redis_url: str, store: red
 
 
 @pytest.mark.parametrize("where", ["ready", "started"])
-def test_what_an_older_worker_has_ended_is_closed(client: StrategyClient, store: redis.Redis, where: str) -> None:
+@pytest.mark.parametrize("found_by", ["reconcile", "begin"])
+def test_what_an_older_worker_has_ended_is_closed(
+    client: StrategyClient, store: redis.Redis, where: str, found_by: str
+) -> None:
     """It stores the result itself, and knows of no ledger."""
     task_id = client.submit("x = 1").id
     store.delete(LIST)
@@ -467,7 +506,10 @@ def test_what_an_older_worker_has_ended_is_closed(client: StrategyClient, store:
         client.ledger.begin(task_id, "1", {})
     store.set(RESULT + task_id, meta("SUCCESS", "old"))
     make_old(store, where, task_id)
-    assert client.ledger.reconcile() == []
+    if found_by == "reconcile":
+        assert client.ledger.reconcile() == []
+    else:
+        assert client.ledger.begin(task_id, "2", {}).word == "ended"
     assert {name for name in store.keys(f"{PREFIX}*") if name != f"{PREFIX}pace"} == set()
     assert client.submission(task_id).result(timeout=0).output == "old"
 
