@@ -48,7 +48,7 @@ PROTECTIONS = {
         (f"{FAULTS}test_poison_is_given_up",), "tasks/ledger.lua", "DEATHS_LIMIT = 3", "DEATHS_LIMIT = 1000"
     ),
     "what runs ends with its connection": Protection(
-        (f"{FAULTS}test_connections_are_cut",),
+        (f"{FAULTS}test_what_a_lost_connection_cuts_off_has_ended",),
         "tasks/app.py",
         '"worker_cancel_long_running_tasks_on_connection_loss": True',
         '"worker_cancel_long_running_tasks_on_connection_loss": False',
@@ -58,6 +58,7 @@ PROTECTIONS = {
             f"{FAULTS}test_connections_are_cut",
             f"{FAULTS}test_messages_that_come_while_a_worker_connects_again",
             f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run",
+            f"{FAULTS}test_redis_is_away_when_a_run_ends",
         ),
         "worker/consumer.py",
         "self.task_consumer.channel.qos.restore_by_tag(tag)",
@@ -67,7 +68,7 @@ PROTECTIONS = {
         (f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run",), "ops/redis.conf", "appendonly yes", "appendonly no"
     ),
     "a verdict waits for Redis": Protection(
-        (f"{FAULTS}test_redis_is_away_when_a_run_ends",),
+        (f"{FAULTS}test_a_verdict_waits_for_redis",),
         "tasks/app.py",
         '"result_backend_always_retry": True',
         '"result_backend_always_retry": False',
@@ -78,8 +79,14 @@ PROTECTIONS = {
         "    redis.call('ZREM', LATER, id)\n    if has_ended(id) then",
         "    redis.call('ZREM', LATER, id)\n    if false then",
     ),
-    "only the latest start is heard": Protection(
+    "no verdict is replaced": Protection(
         (f"{FAULTS}test_a_worker_that_wakes_up_late",),
+        "tasks/ledger.lua",
+        "if has_ended(id) or redis.call('ZSCORE', DEAD, id) then return 0 end",
+        "",
+    ),
+    "only the latest start is heard": Protection(
+        (f"{TESTS}ledger.py::test_the_newer_of_two_starts_is_heard",),
         "tasks/ledger.lua",
         "if owner and owner ~= worker or fence ~= '' and starts and starts ~= fence then return 0 end",
         "",

@@ -129,7 +129,7 @@ class Engine:
 
 
 class Proxy:
-    """Stands between a worker and Redis, and can fall silent without closing anything."""
+    """Stands between a worker and Redis, and can cut its connections, or fall silent without closing anything."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -145,6 +145,13 @@ class Proxy:
         """Forward nothing any more for the connections there are; new ones work."""
         pairs, self._pairs = self._pairs, {}
         self._silent += pairs
+
+    def cut(self) -> None:
+        """Cut the connections there are; new ones work."""
+        self.fall_silent()
+        for one in self._silent:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close everything."""

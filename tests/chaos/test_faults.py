@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +135,19 @@ def test_connections_are_cut(stage: Stage, fleet: Fleet, kind: str) -> None:
     assert ends(fleet, running) == 1
 
 
+def test_what_a_lost_connection_cuts_off_has_ended(own_stage: Stage) -> None:
+    """Another worker takes it at once, so it does not go on where it was."""
+    with (
+        closing(Proxy(own_stage.server.port)) as proxy,
+        own_stage.fleet("one", url=proxy.url, concurrency=1) as one,
+    ):
+        running = own_stage.run(seconds=8)
+        with own_stage.fleet("other", concurrency=1) as other:
+            proxy.cut()
+            number(running.result(30))  # when the first, begun earlier, would have ended, too
+        assert (ends(one, running), ends(other, running)) == (0, 1)
+
+
 def test_messages_that_come_while_a_worker_connects_again(stage: Stage, fleet: Fleet) -> None:
     """What it takes off the list while it gives its old connections up is put back at once, too."""
     submissions = []
@@ -153,6 +167,22 @@ def test_redis_is_killed_in_the_middle_of_a_run(stage: Stage, fleet: Fleet) -> N
     stage.server.start()
     assert len({number(submission.result(60)) for submission in [running, *waiting]}) == 7
     assert fleet.elder.alive()
+
+
+def test_a_verdict_waits_for_redis(own_stage: Stage) -> None:
+    """What a pool process has to say while Redis is away is taken down when it is back."""
+    submission = own_stage.client.submit("x = 1")
+    fence = own_stage.ledger.begin(submission.id, "1", {}).fence
+    backend, verdict = own_stage.client._app.backend, {"status": "succeeded", "output": "kept"}
+    with ThreadPoolExecutor() as threads:
+        own_stage.server.stop()
+        stored = threads.submit(
+            backend.store_result, submission.id, verdict, "SUCCESS", request=SimpleNamespace(stratbox_fence=fence)
+        )
+        time.sleep(2)
+        own_stage.server.start()
+        stored.result(30)
+    assert submission.result(0).output == "kept"
 
 
 @long
@@ -198,14 +228,15 @@ def test_poison_is_given_up(stage: Stage, fleet: Fleet) -> None:
     assert stage.ledger.dead() == []
 
 
-def test_a_second_delivery_of_what_runs(stage: Stage, fleet: Fleet) -> None:
-    """It does not run a second time beside the first, whose verdict counts."""
-    running = stage.run(seconds=3)
-    stage.server.client.lpush(READY_LIST, stage.message(running))
-    verdict = running.result(30)
-    stage.until_idle()
-    assert number(running.result(0)) == number(verdict)
-    assert ends(fleet, running) == 1
+def test_a_second_delivery_of_what_runs(own_stage: Stage) -> None:
+    """To another worker: it does not run a second time beside the first, whose verdict counts."""
+    with own_stage.fleet("one", concurrency=1) as one, own_stage.fleet("other", concurrency=1) as other:
+        running = own_stage.run(seconds=3)
+        own_stage.server.client.lpush(READY_LIST, own_stage.message(running))
+        verdict = number(running.result(30))
+        time.sleep(4)  # as long as a second run would take, and more
+        assert number(running.result(0)) == verdict
+        assert ends(one, running) + ends(other, running) == 1
 
 
 def test_a_cancel_reaches_what_was_delivered_twice(stage: Stage, fleet: Fleet) -> None:
@@ -227,7 +258,8 @@ def test_a_delivery_after_the_end(stage: Stage, fleet: Fleet) -> None:
     verdict = running.result(30)
     stage.until_idle()
     stage.server.client.lpush(READY_LIST, message)
-    stage.until_idle()
+    time.sleep(3)  # as long as a second run would take, and more
+    assert not stage.server.client.exists(READY_LIST)
     assert running.result(0) == verdict
     assert ends(fleet, running) == 1
 
@@ -263,6 +295,8 @@ def test_a_main_process_is_killed(stage: Stage, fleet: Fleet) -> None:
     (worker,) = fleet.alive()
     worker.signal(signal.SIGKILL)
     worker.process.wait(10)
+    until(lambda: any(one.ready() for one in fleet.alive()), what="its replacement")
+    time.sleep(3)  # its first look is over
     redeliver_now(stage.server)
     number(running.result(60))
     assert ends(fleet, running) == 1
