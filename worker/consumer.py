@@ -44,10 +44,11 @@ def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) ->
 
     def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
         task_id = message.headers.get("id")
-        if twin := requests.get(task_id):
-            _drop(message, twin)
-            return None
-        if task_id in {None, message.delivery_tag}:
+        if task_id is None:
+            return run(message, body, ack, reject, callbacks, **more)
+        if task_id == message.delivery_tag:
+            if twin := requests.get(task_id):
+                return _drop(message, twin)
             return run(message, body, ack, reject, callbacks, **more)
         try:
             _adopt(app.backend.ledger, app.settings.queue, task_id, message)
@@ -69,7 +70,10 @@ def _drop(message: Any, twin: Any) -> None:
         message.ack()
 
 
-def _adopt(ledger: Ledger, queue: str, task_id: str, message: Any) -> None:
+def _adopt(ledger: Ledger, queue: str, task_id: Any, message: Any) -> None:
+    if not isinstance(task_id, str):
+        msg = "the id is not text"
+        raise TypeError(msg)
     raw = message._raw  # noqa: SLF001  # kombu restores from it, too; there is no other way to it
     priority, eta, expires = (
         raw["properties"].get("priority"),
@@ -79,8 +83,8 @@ def _adopt(ledger: Ledger, queue: str, task_id: str, message: Any) -> None:
     if expires:
         _moment(expires)  # Celery would fail on it when it is handed over
     ledger.adopt(
-        str(task_id),
-        readdress(raw, str(task_id), queue),
+        task_id,
+        readdress(raw, task_id, queue),
         tenant=_tenant(message),
         priority=min(max(priority, 0), LOWEST_PRIORITY) if isinstance(priority, int) else 0,
         due=_moment(eta).timestamp() if eta else None,

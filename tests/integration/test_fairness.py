@@ -250,6 +250,7 @@ def test_careless_messages_end_no_worker() -> None:
     bodies: list[Any] = [[], "x", None, [[], {}], [1, 2, 3], [[], None, {}], {}, {"args": [], "kwargs": 1}]
     dropped: list[tuple[Any, dict[str, Any]]] = [
         *((sound, headers) for headers in ({"eta": "soon"}, {"eta": 17}, {"eta": "2030-13-13"}, {"expires": "never"})),
+        *((sound, {"id": odd_id}) for odd_id in (["x"], {"x": 1}, 5)),
         *((body, {}) for body in bodies),
     ]
     with (
