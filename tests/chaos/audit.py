@@ -80,6 +80,13 @@ def executions(logs: Iterable[Path]) -> Counter[str]:
     return Counter(json.loads(line)["task_id"] for line in lines)
 
 
+def last_words(log: Path) -> str:
+    """Return what a worker that ended said of it: its last grave line, or its last one."""
+    lines = log.read_text(errors="replace").splitlines()
+    grave = [line for line in lines if '"level": "critical"' in line]
+    return (grave or lines or ["nothing"])[-1]
+
+
 class Memory(NamedTuple):
     """What the elder's main process held, and after how many executions of its pool."""
 

@@ -139,7 +139,9 @@ class Run:
         report.re_executions = sum(count - 1 for count in begun.values() if count > 1)
         report.memory = watch.growth()
         gone = [one for one in fleet.workers if not one.alive() and not one.doomed]
-        report.deserters = [f"{one.log.name}: exit code {one.process.returncode}" for one in gone]
+        report.deserters = [
+            f"{one.log.name}: exit code {one.process.returncode}: {audit.last_words(one.log)}" for one in gone
+        ]
 
     def _read_verdicts(self, producer: Producer) -> None:
         report = self.report

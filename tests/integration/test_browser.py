@@ -103,6 +103,7 @@ async def test_operator_terminates_a_running_strategy(page: Page, client: Strate
 
     await row.locator("a", has_text=running.id[:8]).first.click()
     await expect(page.locator("#task-page")).to_contain_text(re.compile(r"user_id='alice', code=sha256:[0-9a-f]{12}"))
+    await page.wait_for_load_state()  # the page is there before its script is, and the button does nothing until then
     await page.get_by_role("button", name="Terminate").click()
     await expect(page.locator("#toast-container")).to_contain_text(f"Revoked '{running.id}'")
     assert (await running.result_async(timeout=10)).status is ExecutionStatus.CANCELLED
