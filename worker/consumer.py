@@ -20,7 +20,7 @@ from tasks.ledger import Ledger
 from tasks.message import readdress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from celery import Task
 
@@ -128,6 +128,11 @@ class ExecutionConsumer(Consumer):
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)
 
+    def on_close(self) -> None:
+        """Disconnected: Celery clears up, and what it has taken off its watch is to be watched again."""
+        super().on_close()
+        _watch_again(getattr(self.pool._pool, "_pool", ()))  # noqa: SLF001  # there is no other way to them
+
     def on_ready(self) -> None:
         """Connected, for the first time or again: give back what is still noted in Redis as being with this worker."""
         super().on_ready()
@@ -137,6 +142,17 @@ class ExecutionConsumer(Consumer):
             for tag in self._left[-1]._delivered.keys() - self._left[-1]._dirty:  # noqa: SLF001
                 self.task_consumer.channel.qos.restore_by_tag(tag)
             self._left.pop()  # only now: the connection may be lost again
+
+
+def _watch_again(processes: Iterable[Any]) -> None:
+    """Let Celery watch these pool processes anew when it is connected again.
+
+    It takes one whose pipe has closed off its watch and waits for the exit code, which may come a moment later. Should
+    the connection be lost in that moment, it would stumble over the process that is not watched, and end the worker.
+    """
+    for process in processes:
+        if getattr(process, "_sentinel_poll", True) is None:
+            del process._sentinel_poll  # noqa: SLF001
 
 
 class Steward(bootsteps.StartStopStep):

@@ -64,6 +64,12 @@ PROTECTIONS = {
         "self.task_consumer.channel.qos.restore_by_tag(tag)",
         "pass",
     ),
+    "a dying pool process is watched": Protection(
+        ("tests/unit/test_consumer.py::test_a_process_that_celery_took_off_its_watch_is_watched_again",),
+        "worker/consumer.py",
+        "del process._sentinel_poll",
+        "pass",
+    ),
     "Redis writes down what it takes": Protection(
         (f"{FAULTS}test_redis_is_killed_in_the_middle_of_a_run",), "ops/redis.conf", "appendonly yes", "appendonly no"
     ),
