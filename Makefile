@@ -37,8 +37,13 @@ fuzz: setup  ## a coverage-guided attack on the code policy, 60 s (SECONDS=)
 	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install -q --require-hashes -r ops/requirements/fuzz.txt
 	@$(PYTHON) tests/fuzz/fuzz_validator.py $(SECONDS)
 
-bench: setup  ## how long the validator takes for 100, 1,000 and 5,000 lines (ARGS=--json)
-	@$(PYTHON) bench/validator.py $(ARGS)
+bench:  ## how fast strategies run, beside a plain `docker run` and others (35 minutes; ARGS="--json FILE" or --help)
+	@ops/setup bench
+	@PYTHONPATH=ops $(PYTHON) -m bench.speed $(ARGS)
+
+bench-report:  ## draw the chart and write the figures of bench/results.json into README.md and docs/performance.md
+	@ops/setup bench
+	@$(PYTHON) -m bench.report
 
 chaos: setup  ## 2,000 submissions while everything beneath them is killed, each accounted for; SEED=1
 	@$(PYTHON) -m tests.chaos.chaos --seed $(or $(SEED),1) $(ARGS)
@@ -86,8 +91,10 @@ requirements:  ## lock the requirements again, newest allowed versions
 	    --custom-compile-command "make requirements" ops/requirements/executor.in -o ops/requirements/executor.txt
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make requirements" ops/requirements/fuzz.in -o ops/requirements/fuzz.txt
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make requirements" -c ops/requirements/dev.txt ops/requirements/bench.in -o ops/requirements/bench.txt
 
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check security-table controls fuzz bench exports chaos protections soak gvisor up scale logs down redis worker requirements clean
+.PHONY: help setup demo test check security-table controls fuzz bench bench-report exports chaos protections soak gvisor up scale logs down redis worker requirements clean

@@ -255,7 +255,7 @@ def polynomials(rng: np.random.Generator) -> Any:
     x = np.linspace(-1, 1, 200)
     y = 3 * x**3 - x + rng.normal(0, 0.01, 200)
     fit = np.polynomial.Polynomial.fit(x, y, 3).convert()
-    return [*np.round(fit.coef, 6).tolist(), np.round(np.sort(np.roots([1, -6, 11, -6]).real), 6).tolist()]
+    return [np.round(fit.coef, 6).tolist(), np.round(np.sort(np.roots([1, -6, 11, -6]).real), 6).tolist()]
 
 
 def expressions(rng: np.random.Generator) -> Any:
