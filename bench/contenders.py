@@ -136,8 +136,10 @@ class Fork(Contender):
             process = self._stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
-            if process.stdin and process.stdout and process.stdout.readline():  # it is ready
-                self._free.put((process.stdin, process.stdout))
+            if not (process.stdin and process.stdout and process.stdout.readline()):
+                msg = "the container of the floor ended before it was ready"
+                raise RuntimeError(msg)
+            self._free.put((process.stdin, process.stdout))
 
     def run(self) -> str:
         """Run the strategy and return what it printed."""

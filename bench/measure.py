@@ -40,7 +40,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Take it of at least one value; a percentile is the smallest value that so many are not above."""
+        """Take it of at least one value; a percentile is a measured value that so many of a hundred are below."""
         ordered = sorted(values)
 
         def at(share: float) -> float:
@@ -66,7 +66,6 @@ class Saturated:
     at_once: int
     per_second: Spread
     cpu_seconds: Spread
-    windows: int
 
 
 def idle(contenders: Sequence[type[Contender]], rounds: int, seed: int, tell: Callable[[str], None]) -> list[Idle]:
@@ -76,9 +75,7 @@ def idle(contenders: Sequence[type[Contender]], rounds: int, seed: int, tell: Ca
     with contextlib.ExitStack() as stack:
         ready = [stack.enter_context(one(1)) for one in contenders]
         answers = {one.run() for one in ready}
-        if len(answers) != 1:
-            msg = f"the contenders' answers differ: {answers}"
-            raise RuntimeError(msg)
+        _agree(answers)
         for number in range(rounds):
             tell(f"idle: round {number + 1} of {rounds}")
             for one in dice.sample(ready, len(ready)):
@@ -86,9 +83,7 @@ def idle(contenders: Sequence[type[Contender]], rounds: int, seed: int, tell: Ca
                 before = time.perf_counter()
                 answers.add(one.run())
                 times[one.name].append((time.perf_counter() - before) * 1000)
-        if len(answers) != 1:
-            msg = f"an answer differs: {answers}"
-            raise RuntimeError(msg)
+        _agree(answers)
     return [Idle(name, Spread.of(values)) for name, values in times.items()]
 
 
@@ -113,7 +108,7 @@ def saturated(  # noqa: PLR0913  # what a benchmark can be told
                 with one(number) as ready:
                     rates[one.name, number].append(_window(ready, seconds))
     return [
-        Saturated(name, number, Spread.of([one[0] for one in found]), Spread.of([one[1] for one in found]), windows)
+        Saturated(name, number, Spread.of([one[0] for one in found]), Spread.of([one[1] for one in found]))
         for (name, number), found in rates.items()
     ]
 
@@ -122,12 +117,13 @@ def _window(contender: Contender, seconds: float) -> tuple[float, float]:
     """Return strategies a second, and CPU seconds for each."""
     over = threading.Event()
     ended: list[float] = []
+    answers: set[str] = set()
     failures: list[BaseException] = []
 
     def ask() -> None:
         try:
             while not over.is_set():
-                contender.run()
+                answers.add(contender.run())
                 ended.append(time.perf_counter())
         except BaseException as exc:  # noqa: BLE001  # raised below
             failures.append(exc)
@@ -144,11 +140,18 @@ def _window(contender: Contender, seconds: float) -> tuple[float, float]:
         caller.join()
     if failures:
         raise failures[0]
+    _agree(answers)
     count = sum(1 for moment in ended if begun <= moment < done)
     if not count:
         msg = f"{contender.name} ended none in {seconds:g} s"
         raise RuntimeError(msg)
     return count / (done - begun), cpu / count
+
+
+def _agree(answers: set[str]) -> None:
+    if len(answers) > 1:
+        msg = f"the answers differ: {answers}"
+        raise RuntimeError(msg)
 
 
 def calm() -> None:

@@ -9,6 +9,9 @@ import json
 import tempfile
 from pathlib import Path
 
+import epicbox.utils
+from llm_sandbox import SandboxBackend, SandboxSession
+from llm_sandbox.pool import PoolConfig, create_pool_manager
 from urllib3 import Retry
 
 from bench.contenders import CONFIG, DATA, PATIENCE_SECONDS, STRATEGY, Contender
@@ -26,17 +29,14 @@ class Epicbox(Contender):
 
     def __init__(self, at_once: int) -> None:
         super().__init__(at_once)
-        import epicbox.utils  # noqa: PLC0415  # need not be installed
-
         # It was written for urllib3 before 2, where this argument had another name.
         epicbox.utils.Retry = lambda method_whitelist, **options: Retry(allowed_methods=method_whitelist, **options)
         epicbox.configure(profiles=[epicbox.Profile("python", IMAGE)])
-        self._run = epicbox.run
 
     def run(self) -> str:
         """Run the strategy and return what it printed."""
         contents = {"strategy.py": CODE, "data.json": json.dumps(DATA)}
-        result = self._run(
+        result = epicbox.run(
             "python",
             "python3 strategy.py",
             files=[{"name": name, "content": text.encode()} for name, text in contents.items()],
@@ -54,9 +54,6 @@ class LlmSandboxPool(Contender):
 
     def __init__(self, at_once: int) -> None:
         super().__init__(at_once)
-        from llm_sandbox import SandboxBackend, SandboxSession  # noqa: PLC0415  # need not be installed
-        from llm_sandbox.pool import PoolConfig, create_pool_manager  # noqa: PLC0415
-
         self._data = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), "data.json")
         self._data.write_text(json.dumps(DATA))
         limits = {
@@ -70,11 +67,10 @@ class LlmSandboxPool(Contender):
         size = PoolConfig(max_pool_size=at_once, min_pool_size=at_once)
         pool = create_pool_manager(backend=SandboxBackend.DOCKER, config=size, **kept)
         self._pool = self._stack.enter_context(pool)
-        self._session = SandboxSession
 
     def run(self) -> str:
         """Run the strategy and return what it printed."""
-        with self._session(lang="python", pool=self._pool) as session:
+        with SandboxSession(lang="python", pool=self._pool) as session:
             session.copy_to_runtime(str(self._data), f"{FOLDER}/data.json")
             result = session.run(CODE)
         if result.exit_code:

@@ -80,7 +80,7 @@ def other_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def every_row(results: dict[str, Any]) -> list[tuple[str, ...]]:
+def every_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Contender, how many at once, strategies/s with the least and the most, CPU of each."""
     rows: list[tuple[str, ...]] = []
     for one in results["saturated"]:
@@ -90,16 +90,20 @@ def every_row(results: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def tables(results: dict[str, Any]) -> list[Table]:
-    """Return the results as tables for a terminal."""
-    shown: list[tuple[tuple[str, ...], Sequence[tuple[str, ...]]]] = [
+def sections(results: dict[str, Any]) -> list[tuple[tuple[str, ...], Sequence[tuple[str, ...]]]]:
+    """Return head and rows of every table, those that README.md shows first."""
+    return [
         (IDLE, idle_rows(results)),
         (SATURATED, saturated_rows(results)),
-        (EVERY, every_row(results)),
+        (EVERY, every_rows(results)),
         (BESIDES, other_rows(results)),
     ]
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Return the results as tables for a terminal."""
     found = []
-    for head, rows in shown:
+    for head, rows in sections(results):
         table = Table(*head)
         for row in rows:
             table.add_row(*row)
@@ -107,24 +111,17 @@ def tables(results: dict[str, Any]) -> list[Table]:
     return found
 
 
-def markdown(results: dict[str, Any], page: Path) -> str:
-    """Return the results as README.md shows them, or in full as docs/performance.md does."""
+def block(results: dict[str, Any], page: Path) -> str:
+    """Return what stands in a page, from mark to mark: the ratios, or everything in docs/performance.md."""
+    shown = sections(results) if page == PERFORMANCE else sections(results)[:2]
     machine = results["machine"]
-    parts = [_markdown(IDLE, idle_rows(results)), _markdown(SATURATED, saturated_rows(results))]
-    if page.name == PERFORMANCE.name:
-        parts += [_markdown(EVERY, every_row(results)), _markdown(BESIDES, other_rows(results))]
-    parts.append(f"{machine['cpus']} CPUs ({machine['cpu']}), Docker {machine['engine']}, {results['when']}.")
-    return "\n\n".join(parts)
+    where = f"{machine['cpus']} CPUs ({machine['cpu']}), Docker {machine['engine']}, {results['when']}."
+    return "\n\n".join([BEGIN, *(_markdown(head, rows) for head, rows in shown), where, END])
 
 
 def _markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def published(readme: str) -> str:
-    """Return what stands between the two marks of a page."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def chart(results: dict[str, Any], path: Path) -> None:
@@ -160,7 +157,7 @@ def main() -> None:
         if not end:
             msg = f"{page.name} lacks the lines {BEGIN!r} and {END!r}: put them where the figures are to stand"
             raise SystemExit(msg)
-        page.write_text(f"{before}{BEGIN}\n\n{markdown(results, page)}\n\n{END}{after}")
+        page.write_text(before + block(results, page) + after)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ from rich.console import Console
 
 from bench import anatomy, broker, contenders, measure, peers, report, validator
 
-HERE = Path(__file__).resolve().parent
-
 
 def machine() -> dict[str, object]:
     """Return what the times depend on."""

@@ -1,4 +1,4 @@
-"""`make bench`: how long the validator takes for honest strategies of 100, 1,000 and 5,000 lines.
+"""How long the validator takes for honest strategies of 100, 1,000 and 5,000 lines: by itself, or in `make bench`.
 
 A strategy is put together from the statements of examples/, in their order, over and over. It is accepted, so that
 every node is looked at, and nothing is kept from one repeat to the next.
