@@ -14,6 +14,7 @@ __all__ = [
     "executed",
     "sandbox_acquired",
     "sandbox_destroyed",
+    "sandbox_kept",
     "sandbox_released",
     "sandbox_started",
 ]
@@ -28,6 +29,8 @@ sandbox_started = Signal(name="sandbox_started", providing_args={"seconds"})
 sandbox_acquired = Signal(name="sandbox_acquired", providing_args={"acquired"})
 #: A sandbox is no longer of use: `used`, whether an execution had it.
 sandbox_released = Signal(name="sandbox_released", providing_args={"used"})
+#: A sandbox that has run waits for its tenant's next strategy.
+sandbox_kept = Signal(name="sandbox_kept")
 #: Its container is gone: `seconds` that took.
 sandbox_destroyed = Signal(name="sandbox_destroyed", providing_args={"seconds"})
 #: The reaper removed what dead owners left: `count`, never 0.

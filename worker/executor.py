@@ -58,9 +58,13 @@ class Cancellation:
         if self.requested:
             sandbox.interrupt()
 
+    def uncover(self) -> None:
+        """Let go of the sandbox: a cancel that comes after this does not reach it, one before it shows as requested."""
+        self._sandbox = None
+
 
 class CodeExecutor:
-    """Runs strategies, each in a sandbox of its own, and keeps the next sandbox warm.
+    """Runs strategies, each in a sandbox of its own unless `config` allows more, and keeps the next sandbox warm.
 
     Close it, or use it as a context manager; at exit of the interpreter it closes itself.
 
@@ -85,7 +89,12 @@ class CodeExecutor:
         self._extra_modules = extra_modules(validator.policy) if validator else None
         #: Of the sandboxes' Python; until one has told, whatever their Python may be.
         self._sandbox_python = ""
-        self._pool = SandboxPool(partial(Sandbox, self.config), warm)
+        self._pool = SandboxPool(
+            partial(Sandbox, self.config),
+            warm,
+            max_runs=self.config.max_runs_per_container,
+            max_age_seconds=self.config.max_age_seconds,
+        )
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def warm(self) -> None:
@@ -183,20 +192,25 @@ class CodeExecutor:
     def _run(
         self, request: ExecutionRequest, cancellation: Cancellation, metrics: dict[str, Any], *, refused: bool
     ) -> ExecutionResult:
-        acquired: Acquired = self._pool.acquire()
+        acquired: Acquired = self._pool.acquire(request.user_id)
         self._sandbox_python = acquired.sandbox.python_version
         # Of the same grammar, the worker's verdict is the sandbox's. A syntax error may come before that is known.
         check = self._extra_modules if refused or not self._sandbox_python.startswith(_GRAMMAR) else None
         metrics |= {"startup_seconds": acquired.wait_seconds, "warm": acquired.warm}
         timeout = request.timeout or self.config.limits.timeout_seconds
+        sandbox, clean = acquired.sandbox, False
         try:
-            cancellation.cover(acquired.sandbox)
-            ending = acquired.sandbox.run(request.code, request.data_json, timeout, request.seed, check=check)
+            cancellation.cover(sandbox)
+            ending = sandbox.run(
+                request.code, request.data_json, timeout, request.seed, check=check, last=acquired.last
+            )
+            clean = ending.clean
         except SandboxError as exc:
             events.engine_failed.send(sender=CodeExecutor, error=exc)
             raise
         finally:
-            self._pool.release(acquired.sandbox)
+            cancellation.uncover()
+            self._pool.release(acquired, clean=clean and not cancellation.requested)
         if ending.report:
             measured = ("wall_seconds", "cpu_seconds", "peak_memory_bytes")
             metrics |= {name: getattr(ending.report, name) for name in measured}

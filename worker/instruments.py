@@ -105,6 +105,7 @@ class Instruments:
             (events.engine_failed, self._engine_failed),
             (events.sandbox_started, self._started),
             (events.sandbox_acquired, self._acquired),
+            (events.sandbox_kept, self._kept),
             (events.sandbox_released, self._released),
             (events.sandbox_destroyed, self._destroyed),
             (events.containers_reaped, self._reaped),
@@ -145,6 +146,10 @@ class Instruments:
         self.acquire.observe(acquired.wait_seconds)
         self.sandboxes.labels("warm").dec()
         self.sandboxes.labels("running").inc()
+
+    def _kept(self, **_: Any) -> None:
+        self.sandboxes.labels("running").dec()
+        self.sandboxes.labels("warm").inc()
 
     def _released(self, *, used: bool, **_: Any) -> None:
         self.sandboxes.labels("running" if used else "warm").dec()

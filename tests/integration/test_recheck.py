@@ -222,7 +222,7 @@ def test_memory_that_runs_out_while_reading_is_out_of_memory() -> None:
 
 def test_violations_nobody_asked_for_end_the_conversation() -> None:
     """With no check there is no verdict of one: a runner that was taken over cannot reject."""
-    act = "runner.send(frames.Frame.VIOLATIONS, check.encode([check.UNREADABLE]))"
+    act = "channel.send(frames.Frame.VIOLATIONS, check.encode([check.UNREADABLE]))"
     sandbox = Sandbox(Tampered(statements=f"runner.serve = lambda *_: {act}"))
     try:
         assert sandbox.run("print(1)", b"{}", 5.0).how is How.BABBLED

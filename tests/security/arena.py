@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tasks import ExecutionResult
     from worker import SandboxConfig
-    from worker.sandbox.container import Sandbox
+    from worker.sandbox.pool import Acquired
 
 #: Sandboxes kept ready: the next ones start while an attack runs.
 WARM = 3
@@ -78,9 +78,9 @@ class Arena:
         pool = self.executor._pool
         release = pool.release
 
-        def noting(sandbox: Sandbox) -> None:
-            self._used.append(sandbox.container_id)
-            release(sandbox)
+        def noting(acquired: Acquired, *, clean: bool) -> None:
+            self._used.append(acquired.sandbox.container_id)
+            release(acquired, clean=clean)
 
         pool.release = noting  # type: ignore[method-assign]
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks import ExecutionStatus
 from tests.security.arena import Arena
-from tests.security.controls import RUNNER
+from tests.security.controls import SANDBOX
 from worker import SandboxConfig
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LeakyConfig(SandboxConfig):
     def container_spec(self, owner: str) -> dict[str, Any]:
         """Return the usual body of the "create container" call, with the leak before the runner's source."""
         spec = self.within.container_spec(owner)
-        *_, source = spec.get("Entrypoint", [RUNNER.read_text()])
+        *_, source = spec.get("Entrypoint", [(SANDBOX / "runner.py").read_text()])
         return spec | {"Entrypoint": ["/python", "-s", "-P", "-c", source.replace(FUTURE, FUTURE + LEAK, 1)]}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import docker
 
-    from worker.sandbox.container import Sandbox
+    from worker.sandbox.pool import Acquired
 
 #: Greets as the runner does, then runs what comes as code as PID 1 itself, the control channel at hand.
 IMPOSTOR = """
@@ -33,7 +33,7 @@ say(Frame.READY, json.dumps({'protocol': PROTOCOL}).encode())
 decoder = FrameDecoder()
 while chunk := os.read(0, 1 << 16):
     for kind, payload in decoder.feed(chunk):
-        if kind is Frame.CODE: exec(payload)
+        if kind is Frame.CODE: exec(payload.partition(b'\\n')[2])
 os._exit(0)
 """
 
@@ -141,9 +141,9 @@ def test_flood_of_stderr_is_bounded(den: Arena, monkeypatch: pytest.MonkeyPatch)
     held: list[int] = []
     release = den.executor._pool.release
 
-    def looking(sandbox: Sandbox) -> None:
-        held.append(len(sandbox._stream._stderr))
-        release(sandbox)
+    def looking(acquired: Acquired, *, clean: bool) -> None:
+        held.append(len(acquired.sandbox._stream._stderr))
+        release(acquired, clean=clean)
 
     monkeypatch.setattr(den.executor._pool, "release", looking)
     flood = "for _ in range(1 << 10): os.write(2, bytes(1 << 16))\n"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from worker.sandbox import runner
+from worker.sandbox import channel, runner
+from worker.sandbox.channel import Run
 from worker.sandbox.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, Frame, FrameDecoder, FrameError, encode, split
-from worker.sandbox.runner import Outlet, Run
+from worker.sandbox.runner import Outlet
 from worker.sandbox.strategy import EXPLANATION_BYTES
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class Control:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.runner_in, self._to_runner = os.pipe()
         self._from_runner, self.runner_out = os.pipe()
-        patch.setattr(runner, "CONTROL_IN", self.runner_in)
-        patch.setattr(runner, "CONTROL_OUT", self.runner_out)
+        patch.setattr(channel, "CONTROL_IN", self.runner_in)
+        patch.setattr(channel, "CONTROL_OUT", self.runner_out)
 
     def say(self, *pieces: bytes) -> None:
         """Send bytes to the runner, each piece on its own, and then hang up."""
@@ -63,12 +64,12 @@ class Control:
 @pytest.fixture
 def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
     """Pipes in place of the runner's stdin and stdout."""
-    channel = Control(monkeypatch)
-    yield channel
+    ends = Control(monkeypatch)
+    yield ends
     deadline = time.monotonic() + 5
-    while channel._to_runner >= 0 and threading.active_count() > 1 and time.monotonic() < deadline:
+    while ends._to_runner >= 0 and threading.active_count() > 1 and time.monotonic() < deadline:
         time.sleep(0.001)
-    channel.close()
+    ends.close()
 
 
 @pytest.fixture
@@ -153,55 +154,63 @@ def test_one_piece_fits_one_frame() -> None:
 
 def header(data_bytes: int, **fields: Any) -> bytes:
     """Return a RUN frame."""
-    limits = {"timeout": 5.0, "output_bytes": 100}
-    message = {**limits, "seed": None, "data_bytes": data_bytes, "check": False, "extra_modules": {}, **fields}
+    message = {"timeout": 5.0, "output_bytes": 100, "data_bytes": data_bytes, "check": False, "last": True, **fields}
     return encode(Frame.RUN, json.dumps(message).encode())
+
+
+def task(source: str, **options: Any) -> bytes:
+    """Return a CODE frame."""
+    return encode(Frame.CODE, json.dumps(options).encode() + b"\n" + source.encode())
 
 
 def received(control: Control, *pieces: bytes) -> Run:
     """Return the run that comes of these bytes."""
     control.say(*pieces)
-    run = runner.receive(FrameDecoder())
+    run = channel.receive()
     assert run is not None
     return run
 
 
 def test_a_run_arrives_whole(control: Control) -> None:
-    """Limits, code and data, the data in a file."""
-    run = received(control, header(4, seed=7), encode(Frame.CODE, "é = 1".encode()), encode(Frame.DATA, b"[42]"))
-    assert (run.code, run.seed, run.timeout, run.output_bytes) == ("é = 1", 7, 5.0, 100)
+    """Limits for the runner; options, code and data for its children, the data in a file."""
+    run = received(control, header(4), task("é = 1\nprint(é)", seed=7), encode(Frame.DATA, b"[42]"))
+    assert (run.timeout, run.output_bytes, run.check, run.last) == (5.0, 100, False, True)
+    assert run.options() == ({"seed": 7}, "é = 1\nprint(é)")
     assert os.pread(run.data_fd, 10, 0) == b"[42]"
-    os.close(run.data_fd)
+    run.close()
 
 
-def test_the_check_is_asked_for_by_the_worker(control: Control) -> None:
-    """With what its operator has added to the policy."""
-    run = received(control, header(0, check=True, extra_modules={"textwrap": ["dedent"]}), encode(Frame.CODE, b"x"))
-    assert (run.check, run.extra_modules) == (True, {"textwrap": ["dedent"]})
-    os.close(run.data_fd)
+def test_nothing_of_a_run_stays(control: Control) -> None:
+    """Its memory is gone with it, its descriptor, too."""
+    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    run.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    with pytest.raises(ValueError, match="closed"):
+        run.options()
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_a_run_arrives_in_any_pieces(control: Control, size: int) -> None:
     """However the pipe cuts it, and the end of the channel is not needed to know that all is there."""
-    wire = header(4) + encode(Frame.CODE, b"x = 1") + encode(Frame.DATA, b"[") + encode(Frame.DATA, b"42]")
+    wire = header(4) + task("x = 1") + encode(Frame.DATA, b"[") + encode(Frame.DATA, b"42]")
     run = received(control, *(wire[at : at + size] for at in range(0, len(wire), size)))
-    assert (run.code, os.pread(run.data_fd, 10, 0)) == ("x = 1", b"[42]")
-    os.close(run.data_fd)
+    assert (run.options()[1], os.pread(run.data_fd, 10, 0)) == ("x = 1", b"[42]")
+    run.close()
 
 
 def test_a_large_data_file_arrives(control: Control) -> None:
     """Four MiB in 64 KiB frames, through a pipe that holds one of them."""
     data = bytes(itertools.islice(itertools.cycle(range(251)), 4 * 2**20))
-    run = received(control, header(len(data)), encode(Frame.CODE, b"x"), *split(Frame.DATA, data))
+    run = received(control, header(len(data)), task("x"), *split(Frame.DATA, data))
     assert os.fstat(run.data_fd).st_size == len(data)
     assert os.pread(run.data_fd, len(data), 0) == data
-    os.close(run.data_fd)
+    run.close()
 
 
 def test_the_data_file_is_sealed(control: Control) -> None:
     """Read-only for good: not written, grown, cut, nor unsealed."""
-    run = received(control, header(4), encode(Frame.CODE, b"x"), encode(Frame.DATA, b"[42]"))
+    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
     with pytest.raises(PermissionError):
         os.pwrite(run.data_fd, b"x", 0)
     with pytest.raises(PermissionError):
@@ -212,60 +221,62 @@ def test_the_data_file_is_sealed(control: Control) -> None:
         os.ftruncate(run.data_fd, 100)
     with Path(f"/proc/self/fd/{run.data_fd}").open("r+b", buffering=0) as again, pytest.raises(PermissionError):
         again.write(b"x")
-    os.close(run.data_fd)
+    run.close()
 
 
 def test_every_open_of_the_data_file_starts_at_its_beginning(control: Control) -> None:
     """The path in the image is a link to the descriptor, and each open has its own offset."""
-    run = received(control, header(4), encode(Frame.CODE, b"x"), encode(Frame.DATA, b"[42]"))
+    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
     assert [Path(f"/proc/self/fd/{run.data_fd}").read_bytes() for _ in range(2)] == [b"[42]"] * 2
-    os.close(run.data_fd)
+    run.close()
 
 
 def test_the_data_file_is_not_inherited(control: Control) -> None:
     """Only the strategy's own process gets it, at its one number."""
-    run = received(control, header(0), encode(Frame.CODE, b"x"))
+    run = received(control, header(0), task("x"))
     assert os.get_inheritable(run.data_fd) is False
-    os.close(run.data_fd)
+    run.close()
 
 
 @pytest.mark.parametrize(
     "pieces",
-    [[], [b"\x01"], [header(4)], [header(4), encode(Frame.CODE, b"x")], [header(2), encode(Frame.DATA, b"{}")]],
+    [[], [b"\x01"], [header(4)], [header(4), task("x")], [header(2), task("x"), encode(Frame.DATA, b"{")]],
 )
 def test_a_hang_up_before_the_run_is_complete_is_none(control: Control, pieces: list[bytes]) -> None:
     """A worker that died half-way: the runner leaves without running anything."""
     control.say(*pieces)
-    assert runner.receive(FrameDecoder()) is None
+    assert channel.receive() is None
 
 
 @pytest.mark.parametrize(
     "pieces",
     [
-        [encode(Frame.CODE, b"x")],
+        [task("x")],
         [encode(Frame.DATA, b"x")],
         [header(1), encode(Frame.STDOUT, b"x")],
         [header(1), encode(Frame.REPORT, b"{}")],
+        [header(1), task("x"), task("x")],
+        [header(1), task("x"), encode(Frame.DATA, b"xy")],
     ],
 )
 def test_a_frame_out_of_place_ends_the_runner(control: Control, pieces: list[bytes]) -> None:
     """With a line on its stderr, which the worker shows."""
     control.say(*pieces)
     with pytest.raises(SystemExit, match="unexpected frame"):
-        runner.receive(FrameDecoder())
+        channel.receive()
 
 
 def test_babble_ends_the_runner(control: Control) -> None:
     """Bytes that are no frame."""
     control.say(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(FrameError):
-        runner.receive(FrameDecoder())
+        channel.receive()
 
 
 def test_a_frame_is_sent_whole(control: Control) -> None:
     """A payload larger than the pipe: every byte arrives, however often the kernel takes a part."""
     payload = b"x" * MAX_PAYLOAD_BYTES
-    sender = threading.Thread(target=runner.send, args=(Frame.STDOUT, payload))
+    sender = threading.Thread(target=channel.send, args=(Frame.STDOUT, payload))
     os.set_blocking(control.runner_out, True)
     sender.start()
     got = b""
@@ -283,7 +294,7 @@ def test_a_report_with_the_worst_explanation_fits_one_frame(control: Control) ->
         encode(
             Frame.REPORT, json.dumps({"explanation": text, "cpu_seconds": 1e300, "peak_memory_bytes": 2**63}).encode()
         )
-    runner.send_json(Frame.REPORT, {"exit_code": None})
+    channel.send_json(Frame.REPORT, {"exit_code": None})
     assert control.heard() == [(Frame.REPORT, b'{"exit_code": null}')]
 
 
@@ -296,8 +307,8 @@ def test_main_refuses_to_be_anything_but_pid_1(monkeypatch: pytest.MonkeyPatch) 
     def stop(*_: object) -> None:
         pytest.fail("the guard let it through")
 
-    for name in ("prepare", "send_json", "receive", "serve"):
-        monkeypatch.setattr(runner, name, stop)
+    for module, name in ((runner, "prepare"), (runner, "serve"), (channel, "send_json"), (channel, "receive")):
+        monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr(os, "getpid", lambda: 4711)
     with pytest.raises(SystemExit, match="PID 1 of a sandbox container") as caught:
         runner.main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator, Violation
@@ -33,11 +33,11 @@ UNREADABLE = Violation(
 )
 
 
-def run(source: str, extra_modules: dict[str, list[str]], verdict: mmap.mmap) -> NoReturn:
-    """Write what the policy refuses in `source`, nothing when it is clean, and leave the process with 0."""
+def run(options: dict[str, Any], source: str, verdict: mmap.mmap) -> NoReturn:
+    """Write what the policy, with its `extra_modules`, refuses in `source`, nothing when it is clean; leave with 0."""
     policy = DEFAULT_POLICY
-    if extra_modules:
-        policy = policy.extended(modules=extra_modules)
+    if options["extra_modules"]:
+        policy = policy.extended(modules=options["extra_modules"])
     report = ASTValidator(policy).validate(source)
     if not report:
         verdict.write(encode(report.violations))

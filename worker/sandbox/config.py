@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.models import ExecutionLimits
 from worker.sandbox.owner import OWNER_LABEL
@@ -33,6 +33,27 @@ class SandboxConfig(BaseModel):
     start_timeout_seconds: float = Field(
         default=30.0, gt=0, le=35, description="How long a sandbox may take until it is ready, seconds; 1 s is usual."
     )
+
+    max_runs_per_container: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="How many strategies of one `user_id`, one after the other, a sandbox may serve. With 1 none ever "
+        "meets what another left. Only after a clean end, never for an empty `user_id`, and not under gVisor.",
+    )
+    max_age_seconds: float = Field(
+        default=600.0, gt=0, description="From its first strategy on: a sandbox this old serves no other, seconds."
+    )
+
+    @model_validator(mode="after")
+    def _serves_many_only_behind_a_closed_channel(self) -> Self:
+        if self.gvisor and self.max_runs_per_container > 1:
+            msg = (
+                "max_runs_per_container: under gVisor a strategy gets at its runner's channel, so it must be 1; "
+                "leave it out, or STRATBOX_SANDBOX_RUNTIME"
+            )
+            raise ValueError(msg)
+        return self
 
     @property
     def gvisor(self) -> bool:

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: The runner ends a strategy at its deadline; this much later the worker stops believing that it will, seconds.
 DEADLINE_GRACE_SECONDS = 2.0
+#: A runner with nothing more to do leaves by itself, and its container with it: cheaper than to have the engine kill
+#: it, which it is told to do after so long, seconds.
+LEAVE_SECONDS = 5
 #: How long the engine may take to say why a container went away, seconds.
 POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
@@ -91,11 +94,16 @@ class Sandbox:
         """
         self._limits = config.limits
         self._interrupted = False
+        #: Whether its runner waits for input, of which the end will end it.
+        self._listening = False
         self._stream = AttachedStream()
         self._client = connect()
         self.container_id = ""
         #: Of the Python inside, as in "3.13.5".
         self.python_version = ""
+        #: How often `run()` was called, and when first, by `time.monotonic()`.
+        self.runs = 0
+        self.first_used = 0.0
         try:
             with _engine_errors(config.image):
                 self._start(config)
@@ -133,12 +141,13 @@ class Sandbox:
             )
             raise ImageMissing(msg)
         self.python_version = str(ready.get("python"))
+        self._listening = True
 
     def alive(self) -> bool:
         """Whether the waiting container is still there; a warm one may have died of its engine's restart."""
         return self._stream.quiet()
 
-    def run(
+    def run(  # noqa: PLR0913  # what there is to say of a run
         self,
         code: str,
         data: bytes,
@@ -146,8 +155,11 @@ class Sandbox:
         seed: int | None = None,
         *,
         check: Mapping[str, list[str]] | None = None,
+        last: bool = True,
     ) -> Ending:
         """Run one strategy and return what came out; whatever it does is data.
+
+        Another may follow where the ending is clean, and this was not said to be the last.
 
         Args:
             code: the source that was validated.
@@ -156,6 +168,7 @@ class Sandbox:
             seed: for the global random generators; None for a fresh one.
             check: has the sandbox check the code itself before it runs any of it: its policy and these names, by
                 module, beyond it. None leaves it at what the worker has checked.
+            last: whether the runner is to leave afterwards.
 
         Raises:
             SandboxLost: the connection broke, or the container went away and the engine cannot say why.
@@ -164,15 +177,18 @@ class Sandbox:
         header: dict[str, object] = {
             "timeout": timeout_seconds,
             "output_bytes": self._limits.output_bytes,
-            "seed": seed,
             "data_bytes": len(data),
             "check": check is not None,
-            "extra_modules": check or {},
+            "last": last,
         }
+        options = {"seed": seed, "extra_modules": check or {}}
         started = time.monotonic()
+        self.first_used = self.first_used or started
+        self.runs += 1
+        self._listening = False
         deadline = started + timeout_seconds + DEADLINE_GRACE_SECONDS
         try:
-            self._send(header, code, data, deadline)
+            self._send(header, b"%b\n%b" % (json.dumps(options).encode(), code.encode()), data, deadline)
             self._listen(ending, deadline, checked=check is not None)
         except TimeoutError:
             ending.how = How.OVERDUE
@@ -187,9 +203,8 @@ class Sandbox:
             ending.exit_code, ending.out_of_memory = self._post_mortem(int(ending.wall_seconds) + 2)
         return ending
 
-    def _send(self, header: dict[str, object], code: str, data: bytes, deadline: float) -> None:
-        self._stream.send(encode(Frame.RUN, json.dumps(header).encode()), deadline)
-        self._stream.send(encode(Frame.CODE, code.encode()), deadline)
+    def _send(self, header: dict[str, object], task: bytes, data: bytes, deadline: float) -> None:
+        self._stream.send(encode(Frame.RUN, json.dumps(header).encode()) + encode(Frame.CODE, task), deadline)
         for frame in split(Frame.DATA, data):
             self._stream.send(frame, deadline)
 
@@ -203,6 +218,7 @@ class Sandbox:
                     raise FrameError(msg)
                 ending.report = report
                 ending.how = How.REPORTED
+                self._listening = True
                 ending.truncated |= report.truncated
                 return
             if kind is Frame.STARTED and not token:
@@ -257,15 +273,20 @@ class Sandbox:
         """End the container and everything in it; what is gone already is fine."""
         self._stream.close()
         if self.container_id:
-            self._remove()
+            try:
+                if not (self._listening and self._leaves()):
+                    self._client.remove_container(self.container_id, v=True, force=True)
+            except docker.errors.NotFound:
+                pass
+            except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+                # With a conflict, AutoRemove got there first.
+                if not (isinstance(exc, docker.errors.APIError) and exc.status_code == requests.codes["conflict"]):
+                    logger.debug("could not remove container %s, its end of input will: %s", self.container_id, exc)
         self._client.close()
 
-    def _remove(self) -> None:
+    def _leaves(self) -> bool:
+        """Wait until the container is gone by itself; False when it takes too long."""
         try:
-            self._client.remove_container(self.container_id, v=True, force=True)
-        except docker.errors.NotFound:
-            pass
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
-            if isinstance(exc, docker.errors.APIError) and exc.status_code == requests.codes["conflict"]:
-                return  # AutoRemove got there first
-            logger.debug("could not remove container %s, its end of input will end it: %s", self.container_id, exc)
+            return not self._client.wait(self.container_id, timeout=LEAVE_SECONDS, condition="removed").get("Error")
+        except (requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout):
+            return False

@@ -66,3 +66,13 @@ class Ending:
     #: For a container that vanished: what the engine saw.
     exit_code: int | None = None
     out_of_memory: bool = False
+
+    @property
+    def clean(self) -> bool:
+        """Whether the strategy left by itself with exit code 0, within every bound: another may have its place."""
+        report = self.report
+        return (
+            report is not None
+            and report.exit_code == 0
+            and not (report.timed_out or report.oom_kills or self.truncated or self.violations)
+        )

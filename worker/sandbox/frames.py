@@ -14,25 +14,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CHUNK_BYTES", "MAX_PAYLOAD_BYTES", "PROTOCOL", "Frame", "FrameDecoder", "FrameError", "encode", "split"]
+__all__ = [
+    "CHUNK_BYTES",
+    "HEADER",
+    "MAX_PAYLOAD_BYTES",
+    "PROTOCOL",
+    "Frame",
+    "FrameDecoder",
+    "FrameError",
+    "encode",
+    "read_header",
+    "split",
+]
 
 #: Version of the conversation; the runner names it when it is ready and a worker refuses any other.
-PROTOCOL = 3
-#: Largest payload of one frame, bytes: the largest code (256 KiB) goes in one.
-MAX_PAYLOAD_BYTES = 256 * 1024
+PROTOCOL = 4
+#: Largest payload of one frame, bytes: the largest code (256 KiB) goes in one, with its options.
+MAX_PAYLOAD_BYTES = 320 * 1024
 #: Output and data travel in pieces of this size, bytes: what a pipe holds.
 CHUNK_BYTES = 64 * 1024
 
-_HEADER = struct.Struct("!BI")
+#: Kind and length.
+HEADER = struct.Struct("!BI")
 
 
 class Frame(IntEnum):
     """What a frame carries."""
 
-    #: Worker to runner: JSON with `timeout`, `output_bytes`, `seed`, `data_bytes`, and `check` and `extra_modules`: to
-    #: check the code first, with these names per module beyond the image's policy. CODE and DATA follow.
+    #: Worker to runner: JSON with `timeout`, `output_bytes`, `data_bytes`, `check` (the code, first) and `last` (no
+    #: other run follows). CODE and DATA come next.
     RUN = 1
-    #: Worker to runner: the source, UTF-8.
+    #: Worker to runner: a line of JSON with `seed`, and `extra_modules`, what names per module the check allows beyond
+    #: the image's policy; then the source, UTF-8.
     CODE = 2
     #: Worker to runner: a piece of the data file, until `data_bytes` have come.
     DATA = 3
@@ -41,7 +54,7 @@ class Frame(IntEnum):
     #: Runner to worker: a piece of what the strategy wrote.
     STDOUT = 17
     STDERR = 18
-    #: Runner to worker: JSON, how the run ended, with the token from STARTED; nothing follows.
+    #: Runner to worker: JSON, how the run ended, with the token from STARTED; nothing of this run follows.
     REPORT = 19
     #: Runner to worker: JSON, what a check refused; nothing of the strategy runs, and only REPORT follows.
     VIOLATIONS = 20
@@ -66,7 +79,20 @@ def encode(kind: Frame, payload: bytes) -> bytes:
     if len(payload) > MAX_PAYLOAD_BYTES:
         msg = f"a payload of {len(payload)} bytes does not fit one frame of {MAX_PAYLOAD_BYTES}"
         raise FrameError(msg)
-    return _HEADER.pack(kind, len(payload)) + payload
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+def read_header(data: bytes | bytearray) -> tuple[Frame, int]:
+    """Return the kind of the frame that begins with `data`, and the length of its payload, bytes.
+
+    Raises:
+        FrameError: an unknown kind, or a length over the bound.
+    """
+    kind, length = HEADER.unpack_from(data)
+    if kind not in _KINDS or length > MAX_PAYLOAD_BYTES:
+        msg = f"frame of kind {kind} and length {length}"
+        raise FrameError(msg)
+    return Frame(kind), length
 
 
 def split(kind: Frame, data: bytes) -> Iterator[bytes]:
@@ -84,6 +110,11 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[tuple[Frame, bytes]]:
         """Yield the frames that `data` completes.
 
@@ -91,14 +122,11 @@ class FrameDecoder:
             FrameError: an unknown kind, or a length over the bound.
         """
         self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._buffer)
-            if kind not in _KINDS or length > MAX_PAYLOAD_BYTES:
-                msg = f"frame of kind {kind} and length {length}"
-                raise FrameError(msg)
-            end = _HEADER.size + length
+        while len(self._buffer) >= HEADER.size:
+            kind, length = read_header(self._buffer)
+            end = HEADER.size + length
             if len(self._buffer) < end:
                 return
-            payload = bytes(self._buffer[_HEADER.size : end])
+            payload = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
-            yield Frame(kind), payload
+            yield kind, payload

@@ -21,6 +21,8 @@ OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oo
 #: Both files are far shorter, bytes.
 COUNTER_BYTES = 4096
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 
 @dataclass
 class Usage:
@@ -55,6 +57,5 @@ def oom_kills(counter: int | None) -> int:
 
 def set_dumpable(dumpable: bool) -> None:
     """Allow or forbid this uid's other processes to trace this one or to read its memory and descriptors."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0) != 0:
+    if _libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")

@@ -1,9 +1,10 @@
-"""Keeps the next sandbox warm. A sandbox serves one strategy: release means destroy, never return to the pool."""
+"""Keeps the next sandbox warm. A sandbox serves one strategy, unless the operator allows one tenant's to share it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -36,6 +37,10 @@ class Acquired:
     warm: bool
     #: How long the caller waited for it.
     wait_seconds: float
+    #: Whose run it is for.
+    tenant: str = ""
+    #: Whether it serves no other after this one.
+    last: bool = True
 
 
 class SandboxPool:
@@ -43,13 +48,21 @@ class SandboxPool:
 
     Args:
         create: makes one sandbox; blocks until it is ready, raises `SandboxError`.
-        size: how many to keep warm; 0 starts each when it is asked for.
+        size: how many to keep warm; 0 starts each when it is asked for. As many used ones are kept for their tenants.
+        max_runs: how many strategies of one tenant, one after the other, a sandbox serves.
+        max_age_seconds: since its first run, after which it serves no other.
     """
 
-    def __init__(self, create: Callable[[], Sandbox], size: int = 1) -> None:
+    def __init__(
+        self, create: Callable[[], Sandbox], size: int = 1, *, max_runs: int = 1, max_age_seconds: float = math.inf
+    ) -> None:
         self._create = create
         self._size = size
+        self._max_runs = max_runs
+        self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
+        #: Used, and waiting for the same tenant's next strategy; the one that waits longest first.
+        self._kept: deque[Acquired] = deque()
         #: Oldest first: sandboxes that are warm or on their way.
         self._coming: deque[Future[Sandbox]] = deque()
         self._closed = threading.Event()
@@ -71,16 +84,26 @@ class SandboxPool:
                     return
 
     def _keep(self) -> None:
-        """Replace what died while nobody asked for it: sandboxes end with their engine, and it comes back."""
+        """Replace what is gone: in use for long, or died while nobody asked; sandboxes end with their engine."""
         while not self._closed.wait(KEEP_SECONDS):
             with self._lock:
                 dead = [future for future in self._coming if _is_dead(future)]
                 for future in dead:
                     self._coming.remove(future)
+                spent = [kept for kept in self._kept if not self._may_serve(kept.sandbox)]
+                for kept in spent:
+                    self._kept.remove(kept)
             for future in dead:
                 if future.exception() is None:
                     self._retire(future.result(), used=False)
+            for kept in spent:
+                self._retire(kept.sandbox, used=False)
             self.warm()
+
+    def _may_serve(self, sandbox: Sandbox) -> bool:
+        """Whether a used sandbox may serve once more."""
+        young = time.monotonic() - sandbox.first_used < self._max_age_seconds
+        return young and sandbox.runs < self._max_runs and sandbox.alive()
 
     def wait_until_warm(self) -> None:
         """Block until every start under way has ended, well or badly."""
@@ -88,27 +111,45 @@ class SandboxPool:
             coming = list(self._coming)
         wait(coming)
 
-    def acquire(self) -> Acquired:
-        """Return a sandbox for one run and start warming the next.
+    def acquire(self, tenant: str = "") -> Acquired:
+        """Return a sandbox for one run: the tenant's own, where one is kept, or one that has served nobody.
 
         Raises:
             SandboxError: none could be started.
         """
         started = time.monotonic()
+        kept = self._take_kept(tenant)
+        sandbox, warm = (kept, True) if kept else self._next()
+        last = not tenant or sandbox.runs + 1 >= self._max_runs
+        acquired = Acquired(sandbox, warm, time.monotonic() - started, tenant, last)
+        events.sandbox_acquired.send(sender=SandboxPool, acquired=acquired)
+        return acquired
+
+    def _take_kept(self, tenant: str) -> Sandbox | None:
+        while True:
+            with self._lock:
+                kept = next((kept for kept in reversed(self._kept) if kept.tenant == tenant), None)
+                if kept is None:
+                    return None
+                self._kept.remove(kept)
+            if self._may_serve(kept.sandbox):
+                return kept.sandbox
+            self._retire(kept.sandbox, used=False)
+
+    def _next(self) -> tuple[Sandbox, bool]:
+        """Return a new sandbox, and whether it was ready. What replaces it is started when it is released.
+
+        A start takes the better part of two processors, which a strategy that ends soon would wait for; while one runs
+        on, the keeper starts the next.
+        """
         while True:
             with self._lock:
                 coming = self._coming.popleft() if self._coming else None
             if coming is None:
-                sandbox, warm = self._start(), False
-            else:
-                warm = coming.done()
-                if (waiting := self._wait_for(coming, warm=warm)) is None:
-                    continue
-                sandbox = waiting
-            self.warm()
-            acquired = Acquired(sandbox, warm, time.monotonic() - started)
-            events.sandbox_acquired.send(sender=SandboxPool, acquired=acquired)
-            return acquired
+                return self._start(), False
+            warm = coming.done()
+            if (sandbox := self._wait_for(coming, warm=warm)) is not None:
+                return sandbox, warm
 
     def _start(self) -> Sandbox:
         started = time.monotonic()
@@ -139,9 +180,21 @@ class SandboxPool:
         self._retire(sandbox, used=False)
         return None
 
-    def release(self, sandbox: Sandbox) -> None:
-        """Destroy a used sandbox, in the background while the pool is open."""
-        self._retire(sandbox, used=True)
+    def release(self, acquired: Acquired, *, clean: bool) -> None:
+        """Keep a used sandbox for its tenant, where it ended clean and may serve again; destroy it otherwise.
+
+        It is destroyed in the background while the pool is open.
+        """
+        dropped: Acquired | None = acquired
+        if clean and not acquired.last and self._may_serve(acquired.sandbox):
+            with self._lock:
+                if self._size and not self._closed.is_set():
+                    events.sandbox_kept.send(sender=SandboxPool)
+                    self._kept.append(acquired)
+                    dropped = self._kept.popleft() if len(self._kept) > self._size else None
+        if dropped is not None:
+            self._retire(dropped.sandbox, used=dropped is acquired)
+        self.warm()
 
     def _retire(self, sandbox: Sandbox, *, used: bool) -> None:
         events.sandbox_released.send(sender=SandboxPool, used=used)
@@ -156,14 +209,17 @@ class SandboxPool:
         """Destroy every sandbox and wait until they are gone. A second call does nothing."""
         with self._lock:
             self._closed.set()
-            coming = list(self._coming)
+            coming, kept = list(self._coming), list(self._kept)
             self._coming.clear()
+            self._kept.clear()
         if self._keeper:
             self._keeper.join()
         started = [future for future in coming if not future.cancel()]
         for future in started:
             future.exception()  # waits for it
             _destroy_unclaimed(future)
+        for each in kept:
+            self._retire(each.sandbox, used=False)
         self._threads.shutdown()
         self._undertakers.shutdown()  # waits until the last is gone
 

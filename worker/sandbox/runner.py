@@ -2,15 +2,15 @@
 
 It trusts nothing the child does. The child holds no descriptor of the control channel, and the verdict (exit code,
 signal, deadline, out-of-memory count) is what this process saw itself. Where the worker asks for it, another child
-checks the source first. Standard library only; numpy and pandas are imported so that a forked child finds them ready.
+checks the source first.
+
+A worker may send one run after the other, all of one tenant. Standard library only; numpy and pandas are imported so
+that a forked child finds them ready.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import gc
-import json
 import mmap
 import os
 import select
@@ -21,37 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from worker.sandbox import check, strategy
-from worker.sandbox.frames import CHUNK_BYTES, PROTOCOL, Frame, FrameDecoder, encode
+from worker.sandbox import channel, preload, strategy
+from worker.sandbox.frames import CHUNK_BYTES, HEADER, PROTOCOL, Frame
 from worker.sandbox.kernel import Usage, oom_kills, open_oom_counter, set_dumpable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONTROL_IN, CONTROL_OUT = 0, 1
+    from worker.sandbox.channel import Run
+
 #: `/workspace/data.json` in the image links to this descriptor of whoever opens it.
 DATA_FD = 3
+#: A child is held back until the other end of this one is closed.
+GATE_FD = 4
 TOKEN_BYTES = 16
-SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-
-@dataclass
-class Run:
-    """One strategy as it came over the wire."""
-
-    timeout: float
-    output_bytes: int
-    seed: int | None
-    data_bytes: int
-    check: bool
-    #: What the policy allows beyond the image's own: module, and names in it.
-    extra_modules: dict[str, list[str]]
-    data_fd: int
-    code: str | None = None
-
-    def complete(self) -> bool:
-        """Whether code and all of the data are here."""
-        return self.code is not None and self.data_bytes == 0
 
 
 @dataclass
@@ -64,16 +47,17 @@ class Outlet:
 
     def forward(self, fd: int) -> bool:
         """Move one piece from `fd` to the worker; False when there is nothing more to read for now."""
+        view = channel.passage()
         try:
-            data = os.read(fd, CHUNK_BYTES)
+            count = os.readv(fd, [view[HEADER.size :]])
         except BlockingIOError:
             return False
-        kept = data[: self.budget]
-        self.truncated |= len(kept) < len(data)
-        self.budget -= len(kept)
+        kept = min(count, self.budget)
+        self.truncated |= kept < count
+        self.budget -= kept
         if kept:
-            send(self.kinds[fd], kept)
-        return bool(data)
+            channel.pass_on(self.kinds[fd], kept)
+        return count > 0
 
 
 @dataclass
@@ -97,9 +81,9 @@ class Supervisor:
         self.child = os.fork()
         if self.child == 0:
             try:
-                os.close(self.gate)
-                os.read(held, 1)
-                become_child(descriptors)
+                become_child(*descriptors, held)
+                os.read(GATE_FD, 1)
+                os.close(GATE_FD)
                 act()
             finally:
                 os._exit(1)  # whatever went wrong, the child never goes on as a second runner
@@ -108,7 +92,7 @@ class Supervisor:
     def watch(self) -> int | None:
         """Return the child's exit code, or -signal, once it or its time has ended: no process of it is left then."""
         poll = select.poll()
-        for fd in (CONTROL_IN, self.wakeup, *self.outlet.kinds):
+        for fd in (channel.CONTROL_IN, self.wakeup, *self.outlet.kinds):
             poll.register(fd, select.POLLIN)
         os.close(self.gate)
         while self.status is None and not self.timed_out:
@@ -125,7 +109,7 @@ class Supervisor:
         return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 
     def _attend(self, poll: select.poll, fd: int) -> None:
-        if fd == CONTROL_IN:
+        if fd == channel.CONTROL_IN:
             # The worker hung up (it says nothing while a strategy runs): the sandbox dies with it.
             os._exit(0)
         elif fd == self.wakeup:
@@ -158,38 +142,6 @@ class Supervisor:
             alive = self._reap(0)
 
 
-def send(kind: Frame, payload: bytes) -> None:
-    """Write one frame to the worker, whole."""
-    data = memoryview(encode(kind, payload))
-    while data:
-        data = data[os.write(CONTROL_OUT, data) :]
-
-
-def send_json(kind: Frame, message: dict[str, object]) -> None:
-    """Write one frame with a JSON payload."""
-    send(kind, json.dumps(message).encode())
-
-
-def receive(decoder: FrameDecoder) -> Run | None:
-    """Read one strategy from the worker; None when the worker hung up. The data file is sealed then."""
-    run: Run | None = None
-    while chunk := os.read(CONTROL_IN, CHUNK_BYTES):
-        for kind, payload in decoder.feed(chunk):
-            if kind is Frame.RUN:
-                data_fd = os.memfd_create("data.json", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-                run = Run(**json.loads(payload), data_fd=data_fd)
-            elif kind is Frame.CODE and run:
-                run.code = payload.decode()
-            elif kind is Frame.DATA and run:
-                run.data_bytes -= os.write(run.data_fd, payload)
-            else:
-                sys.exit(f"unexpected frame {kind!r}")
-        if run and run.complete():
-            fcntl.fcntl(run.data_fd, fcntl.F_ADD_SEALS, SEALS)
-            return run
-    return None
-
-
 def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
     """Run one strategy in a child, if it passes the check that the worker may ask for, and report how it ended."""
     oom_before = oom_kills(oom_counter)
@@ -198,8 +150,8 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
     exit_code, explanation, token = None, "", ""
     if not run.check or passes_check(run, supervisor):
         exit_code, explanation, token = run_strategy(run, supervisor)
-    os.close(run.data_fd)
-    send_json(
+    run.close()
+    channel.send_json(
         Frame.REPORT,
         {
             "exit_code": exit_code if exit_code is not None and exit_code >= 0 else None,
@@ -218,9 +170,11 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
 
 def passes_check(run: Run, supervisor: Supervisor) -> bool:
     """Tell whether the code policy lets the strategy run; where it does not, send the worker its violations."""
+    from worker.sandbox import check  # noqa: PLC0415  # few runs need it, and to start with it takes every one 25 ms
+
     verdict = mmap.mmap(-1, check.VERDICT_BYTES)
     null = os.open(os.devnull, os.O_RDWR)
-    supervisor.start((null, null, null, null), lambda: check.run(run.code or "", run.extra_modules, verdict))
+    supervisor.start((null, null, null, null), lambda: check.run(*run.options(), verdict))
     exit_code = supervisor.watch()
     os.close(null)
     found = written(verdict)
@@ -228,7 +182,7 @@ def passes_check(run: Run, supervisor: Supervisor) -> bool:
         return True
     if not supervisor.timed_out:
         # The process that checks leaves with 0 whatever it finds: the source has ended one that does not.
-        send(Frame.VIOLATIONS, found if exit_code == 0 else check.encode([check.UNREADABLE]))
+        channel.send(Frame.VIOLATIONS, found if exit_code == 0 else check.encode([check.UNREADABLE]))
     return False
 
 
@@ -238,10 +192,10 @@ def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str, str
     err_read, err_write = os.pipe()
     explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
     descriptors = os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd
-    supervisor.start(descriptors, lambda: strategy.run(run.code or "", run.seed, explanation))
+    supervisor.start(descriptors, lambda: strategy.run(*run.options(), explanation))
     # Made after the fork, so that the child's memory has no copy, and sent while the child is held back.
     token = os.urandom(TOKEN_BYTES).hex()
-    send(Frame.STARTED, token.encode())
+    channel.send(Frame.STARTED, token.encode())
     for fd in descriptors[:3]:
         os.close(fd)
     os.set_blocking(out_read, False)
@@ -250,7 +204,8 @@ def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str, str
     exit_code = supervisor.watch()
     os.close(out_read)
     os.close(err_read)
-    return exit_code, written(explanation).decode("ascii", "replace"), token
+    explained = written(explanation).decode("ascii", "replace") if exit_code else ""
+    return exit_code, explained, token
 
 
 def written(shared: mmap.mmap) -> bytes:
@@ -259,14 +214,14 @@ def written(shared: mmap.mmap) -> bytes:
         return shared[:].partition(b"\0")[0]
 
 
-def become_child(descriptors: tuple[int, int, int, int]) -> None:
-    """Leave the runner behind: own session, own descriptors 0 to 3 and no other, first in line for the OOM killer."""
+def become_child(*descriptors: int) -> None:
+    """Leave the runner behind: own session, own descriptors from 0 on and no other, first in line to be killed."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for target, source in enumerate(descriptors):
         os.dup2(source, target)
-    os.closerange(DATA_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
     # Of a process that is not dumpable, /proc/self belongs to root: open that door for one write only.
     set_dumpable(True)
     with contextlib.suppress(OSError):  # gVisor has no such file, and kills the sandbox as a whole
@@ -285,11 +240,7 @@ def prepare() -> int:
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    import numpy  # noqa: F401, ICN001, PLC0415  # the preload, after the process is sealed
-    import pandas  # noqa: F401, ICN001, PLC0415
-
-    gc.collect()
-    gc.freeze()  # a collection in the child must not touch, and so copy, the pages it shares with this process
+    preload.libraries()
     return wakeup_read
 
 
@@ -299,10 +250,11 @@ def main() -> NoReturn:
         sys.exit("the runner is PID 1 of a sandbox container and runs nowhere else")
     wakeup = prepare()
     oom_counter = open_oom_counter()
-    send_json(Frame.READY, {"protocol": PROTOCOL, "python": sys.version.split()[0]})
-    decoder = FrameDecoder()
-    while run := receive(decoder):
+    channel.send_json(Frame.READY, {"protocol": PROTOCOL, "python": sys.version.split()[0]})
+    while run := channel.receive():
         serve(run, wakeup, oom_counter)
+        if run.last:
+            break
     os._exit(0)
 
 

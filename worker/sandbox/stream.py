@@ -85,8 +85,8 @@ class AttachedStream:
         return lines[-1] if lines else ""
 
     def quiet(self) -> bool:
-        """Whether the peer is there and has said nothing."""
-        if self._socket is None:
+        """Whether the peer is there and has said nothing that was not heard."""
+        if self._socket is None or self._pending or self._decoder.pending:
             return False
         try:
             self._socket.settimeout(0)
