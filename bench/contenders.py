@@ -32,6 +32,9 @@ BARS = 250
 DATA = {"close": json.loads((HERE.parent / "examples" / "data" / "sp500.json").read_text())["bars"]["close"][:BARS]}
 CONFIG = SandboxConfig()
 PATIENCE_SECONDS = 120.0
+USER = "alice"
+#: Of a sandbox that may be used again: no other is needed during a measurement.
+MOST_RUNS = 10_000
 
 #: What the floor runs: an interpreter that has imported everything forks for each line it reads. No deadline, no limit
 #: on output, no data but what is there already, nothing sealed: what no honest sandbox can be faster than.
@@ -93,33 +96,51 @@ class Strict(Contender):
     """Stratbox without a queue: a warm container per strategy, used once."""
 
     name = "strict"
+    runs_per_container: ClassVar[int] = 1
 
     def __init__(self, at_once: int) -> None:
         super().__init__(at_once)
-        self._executor = self._stack.enter_context(CodeExecutor(CONFIG, warm=at_once))
+        config = SandboxConfig(max_runs_per_container=self.runs_per_container)
+        self._executor = self._stack.enter_context(CodeExecutor(config, warm=at_once))
         self._executor.warm()
         self._executor.wait_until_warm()
 
     def run(self) -> str:
         """Run the strategy and return what it printed."""
-        return _output(self._executor.execute(ExecutionRequest.build(STRATEGY, DATA)))
+        return _output(self._executor.execute(ExecutionRequest.build(STRATEGY, DATA, user_id=USER)))
+
+
+class Reuse(Strict):
+    """Stratbox where the operator lets one user's strategies share a sandbox, one after the other."""
+
+    name = "reuse"
+    runs_per_container = MOST_RUNS
 
 
 class StrictQueued(Contender):
     """Stratbox as it is meant to be used: through Redis and a worker, from submission to result."""
 
     name = "strict, queued"
+    runs_per_container: ClassVar[int] = 1
 
     def __init__(self, at_once: int) -> None:
         super().__init__(at_once)
         self.callers = 2 * at_once  # a worker is not to wait for its next strategy
         url = self._stack.enter_context(private_redis())
-        self._stack.enter_context(private_worker(url, concurrency=at_once))
+        runs = {"STRATBOX_SANDBOX_MAX_RUNS_PER_CONTAINER": str(self.runs_per_container)}
+        self._stack.enter_context(private_worker(url, concurrency=at_once, **runs))
         self._client = self._stack.enter_context(StrategyClient(Settings(redis_url=url)))
 
     def run(self) -> str:
         """Run the strategy and return what it printed."""
-        return _output(self._client.submit(STRATEGY, DATA).result(PATIENCE_SECONDS))
+        return _output(self._client.submit(STRATEGY, DATA, user_id=USER).result(PATIENCE_SECONDS))
+
+
+class ReuseQueued(StrictQueued):
+    """The same where one user's strategies share a sandbox of each pool process."""
+
+    name = "reuse, queued"
+    runs_per_container = MOST_RUNS
 
 
 class Fork(Contender):
@@ -151,7 +172,7 @@ class Fork(Contender):
             self._free.put(free)
 
 
-OURS: list[type[Contender]] = [Strict, StrictQueued]
+OURS: list[type[Contender]] = [Strict, StrictQueued, Reuse, ReuseQueued]
 
 
 @contextlib.contextmanager

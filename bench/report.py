@@ -16,7 +16,7 @@ RESULTS = HERE / "results.json"
 CHART = HERE.parent / "docs" / "images" / "speed.png"
 README = HERE.parent / "README.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
-BASELINE, OURS = "docker run", "strict"
+BASELINE, OURS = "docker run", ("strict", "reuse")
 BEGIN, END = "<!-- speed: make bench-report -->", "<!-- end of speed -->"
 MEBIBYTE = 2**20
 #: The heads of the tables.

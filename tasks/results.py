@@ -57,8 +57,11 @@ class ResultStore:
         deadline = _deadline(timeout_seconds)
         with self._backend.client.pubsub(ignore_subscribe_messages=True) as pubsub:
             pubsub.subscribe(self._key(task_id))
-            while (meta := self.meta(task_id))["status"] not in states.READY_STATES:
-                pubsub.get_message(timeout=_patience(task_id, deadline))
+            meta = self.meta(task_id)
+            while meta["status"] not in states.READY_STATES:
+                message = pubsub.get_message(timeout=_patience(task_id, deadline))
+                # What is told is the record itself; without a message it may have been lost.
+                meta = self._decode(task_id, message["data"]) if message else self.meta(task_id)
         return meta
 
     async def wait_async(self, task_id: str, timeout_seconds: float | None) -> Meta:
@@ -70,8 +73,10 @@ class ResultStore:
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
             await pubsub.subscribe(key)
-            while (meta := self._decode(task_id, await client.get(key)))["status"] not in states.READY_STATES:
-                await pubsub.get_message(timeout=_patience(task_id, deadline))
+            meta = self._decode(task_id, await client.get(key))
+            while meta["status"] not in states.READY_STATES:
+                message = await pubsub.get_message(timeout=_patience(task_id, deadline))
+                meta = self._decode(task_id, message["data"] if message else await client.get(key))
         return meta
 
     def _key(self, task_id: str) -> str:

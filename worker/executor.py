@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 import time
 import weakref
-from functools import partial
+from functools import lru_cache, partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker import events
 from worker.errors import SandboxError
+from worker.sandbox.config import GRAMMAR
 from worker.sandbox.container import Ending, How, Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancellation", "CodeExecutor", "execute_strategy"]
 
-#: Python's grammar changes with its minor version.
-_GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}."
+#: Of so many sources the policy's verdict is remembered; with the longest, 256 KiB each, that is 8 MiB.
+CODES_REMEMBERED = 32
 
 
 class Cancellation:
@@ -85,8 +85,11 @@ class CodeExecutor:
         self.config = config or WorkerSettings().sandbox_config()
         if isinstance(validator, EllipsisType):
             validator = ASTValidator(Settings().policy())
-        self._validator = validator
+        #: A sweep, or a strategy that runs each minute, is read once.
+        self._validate = lru_cache(CODES_REMEMBERED)(validator.validate) if validator else None
         self._extra_modules = extra_modules(validator.policy) if validator else None
+        #: Sources that the sandbox's own check has passed.
+        self._passed: tuple[str, ...] = ()
         #: Of the sandboxes' Python; until one has told, whatever their Python may be.
         self._sandbox_python = ""
         self._pool = SandboxPool(
@@ -178,7 +181,7 @@ class CodeExecutor:
         ceiling = self.config.limits.timeout_seconds
         if request.timeout is not None and request.timeout > ceiling:
             return rejection(f"timeout: {request.timeout:g} s, this worker allows {ceiling:g} s")
-        report = self._validator.validate(request.code) if self._validator else None
+        report = self._validate(request.code) if self._validate else None
         if report is None or report:  # a report is true when it is clean
             return None
         detail = _policy_violation(report.violations)
@@ -186,8 +189,10 @@ class CodeExecutor:
 
     def _is_for_the_sandbox(self, refusal: ExecutionResult) -> bool:
         """Whether the sandbox's own check decides: what is no syntax here may be syntax in another Python."""
-        same_grammar = self._sandbox_python.startswith(_GRAMMAR)
-        return self._extra_modules is not None and not same_grammar and _is_syntax_error(refusal.violations)
+        return self._extra_modules is not None and not self._same_grammar() and _is_syntax_error(refusal.violations)
+
+    def _same_grammar(self) -> bool:
+        return self._sandbox_python.startswith(f"{GRAMMAR}.")
 
     def _run(
         self, request: ExecutionRequest, cancellation: Cancellation, metrics: dict[str, Any], *, refused: bool
@@ -195,7 +200,8 @@ class CodeExecutor:
         acquired: Acquired = self._pool.acquire(request.user_id)
         self._sandbox_python = acquired.sandbox.python_version
         # Of the same grammar, the worker's verdict is the sandbox's. A syntax error may come before that is known.
-        check = self._extra_modules if refused or not self._sandbox_python.startswith(_GRAMMAR) else None
+        unknown = not self._same_grammar() and request.code not in self._passed
+        check = self._extra_modules if refused or unknown else None
         metrics |= {"startup_seconds": acquired.wait_seconds, "warm": acquired.warm}
         timeout = request.timeout or self.config.limits.timeout_seconds
         sandbox, clean = acquired.sandbox, False
@@ -205,6 +211,8 @@ class CodeExecutor:
                 request.code, request.data_json, timeout, request.seed, check=check, last=acquired.last
             )
             clean = ending.clean
+            if check is not None and clean:
+                self._passed = (*self._passed[1 - CODES_REMEMBERED :], request.code)
         except SandboxError as exc:
             events.engine_failed.send(sender=CodeExecutor, error=exc)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import resources
 from typing import Any, Self
 
@@ -15,8 +16,12 @@ __all__ = ["SandboxConfig"]
 
 #: The system calls of a sandbox. As text, on one line: the engine may be on another machine and opens no file of ours.
 SECCOMP_PROFILE = json.dumps(json.loads(resources.files("worker.sandbox").joinpath("seccomp.json").read_bytes()))
+#: Python's grammar changes with its minor version: this is the worker's.
+GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Runtimes whose name begins so are gVisor.
 GVISOR = "runsc"
+#: The runtime under which nothing of a run is left for the next.
+RUNC = "runc"
 #: What gVisor's own kernel takes of the host's processes and threads beside the strategy's: 33 when it waits, 50 when
 #: a strategy has 30 threads; each forked process costs about ten more.
 GVISOR_PIDS = 256
@@ -39,18 +44,18 @@ class SandboxConfig(BaseModel):
         ge=1,
         le=10_000,
         description="How many strategies of one `user_id`, one after the other, a sandbox may serve. With 1 none ever "
-        "meets what another left. Only after a clean end, never for an empty `user_id`, and not under gVisor.",
+        "meets what another left. Only after a clean end, never for an empty `user_id`, and only under runc.",
     )
     max_age_seconds: float = Field(
         default=600.0, gt=0, description="From its first strategy on: a sandbox this old serves no other, seconds."
     )
 
     @model_validator(mode="after")
-    def _serves_many_only_behind_a_closed_channel(self) -> Self:
-        if self.gvisor and self.max_runs_per_container > 1:
+    def _serves_many_where_nothing_is_left(self) -> Self:
+        if self.max_runs_per_container > 1 and self.runtime not in (None, RUNC):
             msg = (
-                "max_runs_per_container: under gVisor a strategy gets at its runner's channel, so it must be 1; "
-                "leave it out, or STRATBOX_SANDBOX_RUNTIME"
+                f"max_runs_per_container: under {self.runtime} a strategy can leave something for the next (gVisor lets "
+                "it at its runner, crun at a file system), so it must be 1; or leave STRATBOX_SANDBOX_RUNTIME out"
             )
             raise ValueError(msg)
         return self
@@ -64,6 +69,8 @@ class SandboxConfig(BaseModel):
         """Return the body of the engine's "create container" call."""
         return {
             "Image": self.image,
+            # A runner of another grammar makes ready to check the code itself.
+            "Cmd": [GRAMMAR],
             "User": "1000:1000",
             "Hostname": "sandbox",
             "NetworkDisabled": True,

@@ -35,6 +35,7 @@ DATA_FD = 3
 #: A child is held back until the other end of this one is closed.
 GATE_FD = 4
 TOKEN_BYTES = 16
+GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass
@@ -170,7 +171,7 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
 
 def passes_check(run: Run, supervisor: Supervisor) -> bool:
     """Tell whether the code policy lets the strategy run; where it does not, send the worker its violations."""
-    from worker.sandbox import check  # noqa: PLC0415  # few runs need it, and to start with it takes every one 25 ms
+    from worker.sandbox import check  # noqa: PLC0415  # see prepare()
 
     verdict = mmap.mmap(-1, check.VERDICT_BYTES)
     null = os.open(os.devnull, os.O_RDWR)
@@ -240,6 +241,8 @@ def prepare() -> int:
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    if GRAMMAR not in sys.argv:  # of the worker's own grammar, hardly any run needs it: 20 ms saved
+        from worker.sandbox import check  # noqa: F401, PLC0415
     preload.libraries()
     return wakeup_read
 
