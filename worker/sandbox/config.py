@@ -54,8 +54,8 @@ class SandboxConfig(BaseModel):
     def _serves_many_where_nothing_is_left(self) -> Self:
         if self.max_runs_per_container > 1 and self.runtime not in (None, RUNC):
             msg = (
-                f"max_runs_per_container: under {self.runtime} a strategy can leave something for the next (gVisor lets "
-                "it at its runner, crun at a file system), so it must be 1; or leave STRATBOX_SANDBOX_RUNTIME out"
+                f"max_runs_per_container: under {self.runtime} a strategy may leave something for the next (gVisor "
+                "lets it at its runner, crun at a file system): leave it out, or STRATBOX_SANDBOX_RUNTIME"
             )
             raise ValueError(msg)
         return self
