@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import time
 import weakref
 from functools import lru_cache, partial
@@ -19,7 +20,6 @@ from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker import events
 from worker.errors import SandboxError
-from worker.sandbox.config import GRAMMAR
 from worker.sandbox.container import Ending, How, Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancellation", "CodeExecutor", "execute_strategy"]
 
+#: Python's grammar changes with its minor version: this is the worker's.
+GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Of so many sources the policy's verdict is remembered; with the longest, 256 KiB each, that is 8 MiB.
 CODES_REMEMBERED = 32
 

@@ -4,11 +4,14 @@ Runs during the image build with the base image's own Python, on Alpine as well 
 
     assemble.py rootfs PACKAGES TARGET    the interpreter, the standard library and what pip put into PACKAGES
     assemble.py runner SOURCES TARGET     the runner, ``worker.sandbox``, and the code policy, of ``tasks``
+    assemble.py archive PACKAGES SOURCES ROOTFS TARGET    the modules a runner imports, in one file
 """
 
 from __future__ import annotations
 
 import compileall
+import json
+import marshal
 import os
 import py_compile
 import re
@@ -53,7 +56,20 @@ DATA_LINK = "/proc/self/fd/3"
 
 #: What must work before the image is worth keeping.
 ROOTFS_CHECK = "import json, decimal, logging, statistics, zoneinfo, numpy, pandas; zoneinfo.ZoneInfo('Asia/Tokyo')"
-RUNNER_CHECK = "import worker.sandbox.runner"
+RUNNER_CHECK = "import worker.sandbox.boot, worker.sandbox.runner"
+
+ARCHIVE = "runner.modules"
+#: Modules that do nothing but add docstrings.
+DOCUMENTING = frozenset({"numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars"})
+#: What goes into the archive of ``worker.sandbox.archive``: what a runner has imported when it is ready, and the check
+#: that it may be asked for. Printed as name, file, and whether it is a package.
+ARCHIVED = """
+import json, sys
+from worker.sandbox import boot, check, preload, runner
+preload.libraries()
+specs = [module.__spec__ for module in sys.modules.values() if getattr(module, "__spec__", None)]
+print(json.dumps([(one.name, one.origin, one.submodule_search_locations is not None) for one in specs if one.has_location]))
+"""
 
 
 def interpreter() -> Path:
@@ -145,11 +161,7 @@ def copy_stdlib(stdlib: Path, destination: Path) -> None:
 
 
 def compile_tree(tree: Path) -> None:
-    """Replace every module's source by its bytecode, valid whatever the clock or the file times say.
-
-    Without docstrings and asserts, as `python -OO` has it, and by the Dockerfile's `-X no_debug_ranges` without columns:
-    a third less to read, and to keep in memory, for each sandbox. Strategies are compiled in full.
-    """
+    """Replace every module's source by its bytecode, valid whatever the clock or the file times say."""
     compiled = compileall.compile_dir(
         tree,
         quiet=1,
@@ -159,7 +171,6 @@ def compile_tree(tree: Path) -> None:
         force=True,
         workers=0,
         maxlevels=40,
-        optimize=2,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not compiled:
@@ -198,21 +209,25 @@ def settle(target: Path) -> None:
         os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
 
 
-def check_rootfs(target: Path) -> None:
-    """Import what a strategy imports, with nothing but the new tree in sight.
+def run_within(target: Path, code: str) -> str:
+    """Run code with nothing but the new tree in sight, and return what it printed.
 
     Raises:
         SystemExit: something that is needed was left out.
     """
-    pid = os.fork()
-    if pid == 0:
+
+    def enter() -> None:
         os.chroot(target)
         os.chdir("/workspace")
-        arguments = ["/python", "-s", "-P", "-B", "-c", ROOTFS_CHECK]
-        os.execve("/python", arguments, {"OPENBLAS_NUM_THREADS": "1"})  # noqa: S606
-    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        message = f"the assembled tree does not work: exit code {code}"
+
+    arguments = ["/python", "-s", "-P", "-B", "-c", code]
+    done = subprocess.run(
+        arguments, check=False, stdout=subprocess.PIPE, text=True, preexec_fn=enter, env={"OPENBLAS_NUM_THREADS": "1"}
+    )
+    if done.returncode:
+        message = f"the assembled tree does not work: exit code {done.returncode}"
         raise SystemExit(message)
+    return done.stdout
 
 
 def assemble_rootfs(packages: Path, target: Path) -> None:
@@ -241,22 +256,50 @@ def assemble_rootfs(packages: Path, target: Path) -> None:
     compile_tree(target)
     write_system_files(target)
     settle(target)
-    check_rootfs(target)
+    run_within(target, ROOTFS_CHECK)
 
 
 def assemble_runner(sources: Path, target: Path) -> None:
     """Lay the runner and the code policy out where the interpreter looks for packages."""
     packages = target / site_directory().relative_to("/")
-    shutil.copytree(sources, packages)
     for package in ("tasks", "worker", "worker/sandbox"):
         # Empty: the real ones import what only producers and workers have.
-        (packages / package / "__init__.py").touch()
+        (sources / package / "__init__.py").touch()
+    shutil.copytree(sources, packages)
     compile_tree(target)
     settle(target)
     environment = {"PYTHONPATH": str(packages)}
     subprocess.run([sys.executable, "-B", "-c", RUNNER_CHECK], check=True, env=environment)
 
 
+def assemble_archive(packages: Path, sources: Path, rootfs: Path, target: Path) -> None:
+    """Write the modules that a runner imports into one file.
+
+    Without docstrings, asserts and columns (`-X no_debug_ranges`): half of the bytes. Strategies are compiled in full.
+    """
+    shutil.copytree(target, rootfs, dirs_exist_ok=True)
+    modules: dict[str, tuple[str, bool, object]] = {}
+    for name, origin, is_package in json.loads(run_within(rootfs, ARCHIVED)):
+        code = None
+        if origin.endswith(".pyc"):
+            file = Path(origin).with_suffix(".py")
+            source = b"" if name in DOCUMENTING else source_of(file, packages, sources).read_bytes()
+            code = compile(source, file, "exec", dont_inherit=True, optimize=2)
+        modules[name] = (origin, is_package, code)
+    (target / ARCHIVE).write_bytes(marshal.dumps(modules))
+    settle(target)
+
+
+def source_of(file: Path, packages: Path, sources: Path) -> Path:
+    """Return where the source of an installed module is, when it is not where it will be."""
+    installed = site_directory()
+    if not file.is_relative_to(installed):
+        return file
+    relative = file.relative_to(installed)
+    return next(root / relative for root in (sources, packages) if (root / relative).exists())
+
+
 if __name__ == "__main__":
-    action, source, destination = sys.argv[1:]
-    {"rootfs": assemble_rootfs, "runner": assemble_runner}[action](Path(source), Path(destination))
+    action, *paths = sys.argv[1:]
+    actions = {"rootfs": assemble_rootfs, "runner": assemble_runner, "archive": assemble_archive}
+    actions[action](*map(Path, paths))

@@ -1,8 +1,8 @@
 """The runner's end of its channel to the worker: a run comes in, frames go out.
 
-Each child is a copy of the runner, and a worker may send one run after the other. So a run's code, data and output go
-through memory of their own, which is freed with the run or which no child gets, and never through the runner's heap:
-the next run's child would find there what is left of them. Standard library only.
+Each process that stands by is a copy of the runner, and a worker may send one run after the other. So a run's code, data
+and output go through memory of their own, which is freed with the run or which no child gets, and never through the
+runner's heap: the next run's process would find there what is left of them. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import json
 import mmap
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from worker.sandbox.frames import CHUNK_BYTES, HEADER, MAX_PAYLOAD_BYTES, Frame, encode, read_header
 
@@ -24,7 +23,7 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 @dataclass
 class Run:
-    """One strategy as it came over the wire."""
+    """One strategy as it came over the wire, but for its code and data, which are where they are needed."""
 
     timeout: float
     output_bytes: int
@@ -32,19 +31,8 @@ class Run:
     check: bool
     #: Whether the worker sends no other after it.
     last: bool
-    #: Options and source, as only children read them, and the sealed data file.
-    task: mmap.mmap = field(init=False)
-    data_fd: int = field(init=False)
-
-    def options(self) -> tuple[dict[str, Any], str]:
-        """Return the options and the source; a child's."""
-        options, _, source = self.task[:].partition(b"\n")
-        return json.loads(options), source.decode()
-
-    def close(self) -> None:
-        """Free what the run had."""
-        self.task.close()
-        os.close(self.data_fd)
+    #: Length of options and source.
+    task_bytes: int = 0
 
 
 @functools.cache
@@ -100,23 +88,26 @@ def expect(kind: Frame, most: int = MAX_PAYLOAD_BYTES) -> int:
     return length
 
 
-def receive() -> Run | None:
-    """Read one strategy from the worker; None when the worker hung up. The data file is sealed then."""
+def receive(task: mmap.mmap, data_fd: int) -> Run | None:
+    """Read one strategy from the worker: its options and source into `task`, its data into a file that is sealed then.
+
+    None when the worker hung up.
+    """
     try:
         header = bytearray(expect(Frame.RUN))
         read_into(memoryview(header))
         run = Run(**json.loads(header))
-        run.task = mmap.mmap(-1, expect(Frame.CODE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        read_into(memoryview(run.task))
-        run.data_fd = receive_data(run.data_bytes)
+        run.task_bytes = expect(Frame.CODE)
+        with memoryview(task) as memory, memory[: run.task_bytes] as room:
+            read_into(room)
+        receive_data(data_fd, run.data_bytes)
     except EOFError:
         return None
     return run
 
 
-def receive_data(size: int) -> int:
-    """Return a descriptor of the sealed data file."""
-    data_fd = os.memfd_create("data.json", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+def receive_data(data_fd: int, size: int) -> None:
+    """Fill the data file, and seal it."""
     if size:
         os.pwrite(data_fd, b"\0", size - 1)  # grows it; a sandbox has no right to ftruncate
         with mmap.mmap(data_fd, size) as memory, memoryview(memory) as room:
@@ -127,4 +118,3 @@ def receive_data(size: int) -> int:
                     read_into(piece)
                 at = end
     fcntl.fcntl(data_fd, fcntl.F_ADD_SEALS, SEALS)
-    return data_fd

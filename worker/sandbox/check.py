@@ -1,8 +1,7 @@
-"""What a forked child does before the strategy's: check the source once more, with the sandbox's own grammar.
+"""What the strategy's process does first, where it is told to: check the source with the sandbox's own grammar.
 
 A worker of another Python reads another grammar: it refuses syntax that it does not know, and what it has checked may
-not be what runs here. Hostile source may crash a parser, so this runs in a process that is neither the runner nor the
-strategy's. Standard library only.
+not be what runs here. Hostile source may crash a parser, so it is not the runner that parses. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator, Violation
@@ -33,15 +32,15 @@ UNREADABLE = Violation(
 )
 
 
-def run(options: dict[str, Any], source: str, verdict: mmap.mmap) -> NoReturn:
-    """Write what the policy, with its `extra_modules`, refuses in `source`, nothing when it is clean; leave with 0."""
+def run(extra_modules: dict[str, list[str]], source: str, verdict: mmap.mmap) -> None:
+    """Return where the policy, with `extra_modules`, lets `source` pass; else write what it refuses, and leave with 0."""
     policy = DEFAULT_POLICY
-    if options["extra_modules"]:
-        policy = policy.extended(modules=options["extra_modules"])
+    if extra_modules:
+        policy = policy.extended(modules=extra_modules)
     report = ASTValidator(policy).validate(source)
     if not report:
         verdict.write(encode(report.violations))
-    os._exit(0)
+        os._exit(0)
 
 
 def encode(violations: Iterable[Violation]) -> bytes:

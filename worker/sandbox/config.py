@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib import resources
 from typing import Any, Self
 
@@ -16,8 +15,6 @@ __all__ = ["SandboxConfig"]
 
 #: The system calls of a sandbox. As text, on one line: the engine may be on another machine and opens no file of ours.
 SECCOMP_PROFILE = json.dumps(json.loads(resources.files("worker.sandbox").joinpath("seccomp.json").read_bytes()))
-#: Python's grammar changes with its minor version: this is the worker's.
-GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Runtimes whose name begins so are gVisor.
 GVISOR = "runsc"
 #: The runtime under which nothing of a run is left for the next.
@@ -69,8 +66,6 @@ class SandboxConfig(BaseModel):
         """Return the body of the engine's "create container" call."""
         return {
             "Image": self.image,
-            # A runner of another grammar makes ready to check the code itself.
-            "Cmd": [GRAMMAR],
             "User": "1000:1000",
             "Hostname": "sandbox",
             "NetworkDisabled": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ LEAVE_SECONDS = 5
 #: How long the engine may take to say why a container went away, seconds.
 POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
+#: How often to ask the engine what it speaks: it may be exchanged for another one.
+ASK_SECONDS = 60
 #: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
 RUNNER_HANG_UP = 0
 #: The exit code of a process that was ended by SIGKILL.
@@ -54,9 +57,17 @@ def connect() -> docker.APIClient:
         EngineUnavailable: nobody answers there.
     """
     try:
-        return docker.from_env(version="auto", timeout=ENGINE_TIMEOUT_SECONDS).api
+        return docker.from_env(version=_api_version(int(time.monotonic() // ASK_SECONDS)), timeout=ENGINE_TIMEOUT_SECONDS).api
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
         raise _unavailable(exc) from exc
+
+
+@functools.lru_cache(maxsize=1)
+def _api_version(_when: int) -> str:
+    """Return the version of its API that the engine speaks; to say so, it starts two programs each time."""
+    with contextlib.closing(docker.from_env(version="auto", timeout=ENGINE_TIMEOUT_SECONDS)) as client:
+        version: str = client.api.api_version
+        return version
 
 
 def _unavailable(exc: Exception) -> EngineUnavailable:

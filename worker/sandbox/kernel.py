@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import resource  # noqa: F401  # wait4() imports it when first called, which must not depend on the strategy
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
 PR_SET_DUMPABLE = 4
+#: Of the clocks of a process, the one that counts its CPU time exactly; see clock_getcpuclockid(3).
+CPUCLOCK_SCHED = 2
 #: Where the kernel counts out-of-memory kills: cgroup v2, then v1.
 OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 #: Both files are far shorter, bytes.
@@ -35,6 +38,11 @@ class Usage:
         """Count one reaped process."""
         self.cpu_seconds += usage.ru_utime + usage.ru_stime
         self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss * 1024)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a living child has had."""
+    return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
 
 
 def open_oom_counter() -> int | None:

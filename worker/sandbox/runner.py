@@ -1,41 +1,30 @@
-"""PID 1 of every sandbox: waits for one strategy, forks a child for it, and reports how the child ended.
+"""PID 1 of every sandbox: keeps a process that stands by for a strategy, has it run one, and reports how that ended.
 
-It trusts nothing the child does. The child holds no descriptor of the control channel, and the verdict (exit code,
-signal, deadline, out-of-memory count) is what this process saw itself. Where the worker asks for it, another child
-checks the source first.
-
-A worker may send one run after the other, all of one tenant. Standard library only; numpy and pandas are imported so
-that a forked child finds them ready.
+It trusts nothing that process does. The process holds no descriptor of the control channel, and the verdict (exit code,
+signal, deadline, out-of-memory count) is what this one saw itself. A worker may send one run after the other, all of one
+tenant. Standard library only; numpy and pandas are imported so that a process that stands by, a fork, finds them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from worker.sandbox import channel, preload, strategy
 from worker.sandbox.frames import CHUNK_BYTES, HEADER, PROTOCOL, Frame
-from worker.sandbox.kernel import Usage, oom_kills, open_oom_counter, set_dumpable
+from worker.sandbox.kernel import Usage, cpu_seconds, oom_kills, open_oom_counter, set_dumpable
+from worker.sandbox.standby import Standby
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.sandbox.channel import Run
 
-#: `/workspace/data.json` in the image links to this descriptor of whoever opens it.
-DATA_FD = 3
-#: A child is held back until the other end of this one is closed.
-GATE_FD = 4
 TOKEN_BYTES = 16
-GRAMMAR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass
@@ -63,58 +52,42 @@ class Outlet:
 
 @dataclass
 class Supervisor:
-    """Watches one child after the other: its output, its end, the deadline and the worker's hang-up, all at once."""
+    """Watches a strategy's process: its output, its end, the deadline and the worker's hang-up, all at once."""
 
+    child: int
     outlet: Outlet
     deadline: float
     wakeup: int
-    usage: Usage = field(default_factory=Usage)
-    child: int = 0
-    #: Open while the child is held back: until it is watched.
-    gate: int = -1
+    usage: Usage
     status: int | None = None
     timed_out: bool = False
 
-    def start(self, descriptors: tuple[int, int, int, int], act: Callable[[], NoReturn]) -> None:
-        """Fork a child that leaves the runner behind and, once it is watched, acts."""
-        self.status = None
-        held, self.gate = os.pipe()
-        self.child = os.fork()
-        if self.child == 0:
-            try:
-                become_child(*descriptors, held)
-                os.read(GATE_FD, 1)
-                os.close(GATE_FD)
-                act()
-            finally:
-                os._exit(1)  # whatever went wrong, the child never goes on as a second runner
-        os.close(held)
+    @property
+    def exit_code(self) -> int | None:
+        """The process' exit code, or -signal; None while it has not ended."""
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 
-    def watch(self) -> int | None:
-        """Return the child's exit code, or -signal, once it or its time has ended: no process of it is left then."""
+    def watch(self, until: int | None = None) -> None:
+        """Return when the process or its time has ended, or when `until` can be read."""
         poll = select.poll()
         for fd in (channel.CONTROL_IN, self.wakeup, *self.outlet.kinds):
             poll.register(fd, select.POLLIN)
-        os.close(self.gate)
+        if until is not None:
+            poll.register(until, select.POLLIN)
         while self.status is None and not self.timed_out:
             remaining = self.deadline - time.monotonic()
-            if remaining <= 0:
-                self.timed_out = True
-                break
-            for fd, _ in poll.poll(remaining * 1000):
+            self.timed_out = remaining <= 0
+            for fd, _ in poll.poll(max(remaining, 0) * 1000):
+                if fd == until:
+                    return
                 self._attend(poll, fd)
-        self._end_all()
-        for fd in self.outlet.kinds:
-            while self.outlet.forward(fd):
-                pass
-        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 
     def _attend(self, poll: select.poll, fd: int) -> None:
         if fd == channel.CONTROL_IN:
             # The worker hung up (it says nothing while a strategy runs): the sandbox dies with it.
             os._exit(0)
         elif fd == self.wakeup:
-            os.read(self.wakeup, CHUNK_BYTES)
+            forget_signals(self.wakeup)
             self._reap(os.WNOHANG)
         elif not self.outlet.forward(fd):
             poll.unregister(fd)
@@ -134,24 +107,36 @@ class Supervisor:
         except ChildProcessError:
             return False
 
-    def _end_all(self) -> None:
-        """Kill every other process of the container, daemonised grandchildren too, and wait until it is alone."""
+    def end(self) -> None:
+        """Kill every other process of the container, daemonised grandchildren too, wait until alone, and drain."""
         alive = True
         while alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
             alive = self._reap(0)
+        forget_signals(self.wakeup)
+        for fd in self.outlet.kinds:
+            while self.outlet.forward(fd):
+                pass
 
 
-def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
-    """Run one strategy in a child, if it passes the check that the worker may ask for, and report how it ended."""
+def serve(run: Run, standby: Standby, wakeup: int, oom_counter: int | None) -> None:
+    """Have one strategy run, if it passes the check that the worker may ask for, and report how it ended."""
     oom_before = oom_kills(oom_counter)
     started = time.monotonic()
-    supervisor = Supervisor(Outlet(run.output_bytes), started + run.timeout, wakeup)
-    exit_code, explanation, token = None, "", ""
-    if not run.check or passes_check(run, supervisor):
-        exit_code, explanation, token = run_strategy(run, supervisor)
-    run.close()
+    usage = Usage(cpu_seconds=-cpu_seconds(standby.pid))  # what it has had is not the strategy's
+    supervisor = Supervisor(standby.pid, Outlet(run.output_bytes), started + run.timeout, wakeup, usage)
+    token = ""
+    if not run.check or passes_check(run, standby, supervisor):
+        # Made after the fork, so that the process' memory has no copy, and sent while it is held back.
+        token = os.urandom(TOKEN_BYTES).hex()
+        channel.send(Frame.STARTED, token.encode())
+        supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}
+        standby.run(run.task_bytes)
+        supervisor.watch()
+    supervisor.end()
+    exit_code = supervisor.exit_code
+    explanation = standby.left(strategy.EXPLANATION_BYTES) if token and exit_code else b""
     channel.send_json(
         Frame.REPORT,
         {
@@ -161,73 +146,28 @@ def serve(run: Run, wakeup: int, oom_counter: int | None) -> None:
             "oom_kills": oom_kills(oom_counter) - oom_before,
             "truncated": supervisor.outlet.truncated,
             "wall_seconds": time.monotonic() - started,
-            "cpu_seconds": supervisor.usage.cpu_seconds,
-            "peak_memory_bytes": supervisor.usage.peak_memory_bytes,
-            "explanation": explanation,
+            "cpu_seconds": usage.cpu_seconds,
+            "peak_memory_bytes": usage.peak_memory_bytes,
+            "explanation": explanation.decode("ascii", "replace"),
             "token": token,
         },
     )
 
 
-def passes_check(run: Run, supervisor: Supervisor) -> bool:
+def passes_check(run: Run, standby: Standby, supervisor: Supervisor) -> bool:
     """Tell whether the code policy lets the strategy run; where it does not, send the worker its violations."""
-    from worker.sandbox import check  # noqa: PLC0415  # see prepare()
-
-    verdict = mmap.mmap(-1, check.VERDICT_BYTES)
-    null = os.open(os.devnull, os.O_RDWR)
-    supervisor.start((null, null, null, null), lambda: check.run(*run.options(), verdict))
-    exit_code = supervisor.watch()
-    os.close(null)
-    found = written(verdict)
-    if exit_code == 0 and not found:
+    standby.check(run.task_bytes)
+    supervisor.watch(until=standby.word)
+    if not supervisor.timed_out and standby.found_it_clean():
         return True
+    supervisor.watch()
     if not supervisor.timed_out:
-        # The process that checks leaves with 0 whatever it finds: the source has ended one that does not.
-        channel.send(Frame.VIOLATIONS, found if exit_code == 0 else check.encode([check.UNREADABLE]))
+        from worker.sandbox import check  # noqa: PLC0415  # hardly any run needs it
+
+        # It leaves with 0 when it has found something: another end is that of a source which ends who reads it.
+        found = standby.left(check.VERDICT_BYTES) if supervisor.exit_code == 0 else b""
+        channel.send(Frame.VIOLATIONS, found or check.encode([check.UNREADABLE]))
     return False
-
-
-def run_strategy(run: Run, supervisor: Supervisor) -> tuple[int | None, str, str]:
-    """Run the strategy to its end; return how it ended, as `watch()` does, its explanation and the run's token."""
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    explanation = mmap.mmap(-1, strategy.EXPLANATION_BYTES)
-    descriptors = os.open(os.devnull, os.O_RDONLY), out_write, err_write, run.data_fd
-    supervisor.start(descriptors, lambda: strategy.run(*run.options(), explanation))
-    # Made after the fork, so that the child's memory has no copy, and sent while the child is held back.
-    token = os.urandom(TOKEN_BYTES).hex()
-    channel.send(Frame.STARTED, token.encode())
-    for fd in descriptors[:3]:
-        os.close(fd)
-    os.set_blocking(out_read, False)
-    os.set_blocking(err_read, False)
-    supervisor.outlet.kinds = {out_read: Frame.STDOUT, err_read: Frame.STDERR}
-    exit_code = supervisor.watch()
-    os.close(out_read)
-    os.close(err_read)
-    explained = written(explanation).decode("ascii", "replace") if exit_code else ""
-    return exit_code, explained, token
-
-
-def written(shared: mmap.mmap) -> bytes:
-    """Return what a child left in shared memory, which has no descriptor; this process only passes it on."""
-    with shared:
-        return shared[:].partition(b"\0")[0]
-
-
-def become_child(*descriptors: int) -> None:
-    """Leave the runner behind: own session, own descriptors from 0 on and no other, first in line to be killed."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for target, source in enumerate(descriptors):
-        os.dup2(source, target)
-    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
-    # Of a process that is not dumpable, /proc/self belongs to root: open that door for one write only.
-    set_dumpable(True)
-    with contextlib.suppress(OSError):  # gVisor has no such file, and kills the sandbox as a whole
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    set_dumpable(False)
 
 
 def prepare() -> int:
@@ -235,29 +175,47 @@ def prepare() -> int:
     set_dumpable(False)
     # What has no handler cannot be delivered to PID 1 from inside; Python's own for SIGINT would be one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Hold the data descriptor's number, so that nothing else opened here ever has it.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), DATA_FD)
     wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_read, False)
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    if GRAMMAR not in sys.argv:  # of the worker's own grammar, hardly any run needs it: 20 ms saved
-        from worker.sandbox import check  # noqa: F401, PLC0415
     preload.libraries()
     return wakeup_read
 
 
+def forget_signals(wakeup: int) -> None:
+    """Take what the descriptor that wakes on a child's end has to say: one look at all children is enough for it."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(wakeup, CHUNK_BYTES)
+
+
+def receive(standby: Standby, wakeup: int) -> Run | None:
+    """Wait for a run, and for the end of who is to run it; None when the worker hung up."""
+    poll = select.poll()
+    for fd in (channel.CONTROL_IN, wakeup):
+        poll.register(fd, select.POLLIN)
+    while not any(fd == channel.CONTROL_IN for fd, _ in poll.poll()):
+        forget_signals(wakeup)
+        if os.waitpid(standby.pid, os.WNOHANG)[0]:
+            sys.exit("the process that stood by for a strategy has ended")
+    return channel.receive(standby.task, standby.data)
+
+
 def main() -> NoReturn:
     """Serve strategies until the worker hangs up."""
-    if os.getpid() != 1:  # _end_all() kills every process it can see
+    if os.getpid() != 1:  # Supervisor.end() kills every process it can see
         sys.exit("the runner is PID 1 of a sandbox container and runs nowhere else")
     wakeup = prepare()
     oom_counter = open_oom_counter()
+    standby = Standby.ready()
     channel.send_json(Frame.READY, {"protocol": PROTOCOL, "python": sys.version.split()[0]})
-    while run := channel.receive():
-        serve(run, wakeup, oom_counter)
+    while run := receive(standby, wakeup):
+        serve(run, standby, wakeup, oom_counter)
         if run.last:
             break
+        standby.close()
+        standby = Standby.ready()
     os._exit(0)
 
 

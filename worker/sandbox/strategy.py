@@ -14,7 +14,7 @@ import random
 import sys
 import traceback
 import types
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import mmap
@@ -30,12 +30,11 @@ MAX_MESSAGE_CHARS = 2_000
 TRACEBACK_CHARS = (8_000, 2_000, 0)
 
 
-def run(options: dict[str, Any], source: str, explanation: mmap.mmap) -> NoReturn:
-    """Run the strategy with its `seed`, and leave the process with its exit code."""
+def run(seed: int | None, source: str, explanation: mmap.mmap) -> NoReturn:
+    """Run the strategy and leave the process with its exit code."""
     code = 1
     try:
-        open_streams()
-        reseed(options["seed"])
+        reseed(seed)
         code = execute(source, explanation)
     finally:
         # Not sys.exit(): neither the runner's frames above nor anybody's clean-up may run in the child.
