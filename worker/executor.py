@@ -74,7 +74,7 @@ class CodeExecutor:
         config: how sandboxes are made; by default what the `STRATBOX_*` variables say.
         validator: the code policy, by default what the `STRATBOX_POLICY_*` variables make of it; None lets any code
             through to the sandbox, which is the boundary.
-        warm: how many sandboxes to keep ready; 0 starts each on demand.
+        warm: how many sandboxes to keep ready at least; 0 starts each on demand.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class CodeExecutor:
         self._pool = SandboxPool(
             partial(Sandbox, self.config),
             warm,
+            most=max(warm, self.config.max_spares),
             max_runs=self.config.max_runs_per_container,
             max_age_seconds=self.config.max_age_seconds,
         )

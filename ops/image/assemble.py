@@ -4,14 +4,11 @@ Runs during the image build with the base image's own Python, on Alpine as well 
 
     assemble.py rootfs PACKAGES TARGET    the interpreter, the standard library and what pip put into PACKAGES
     assemble.py runner SOURCES TARGET     the runner, ``worker.sandbox``, and the code policy, of ``tasks``
-    assemble.py archive PACKAGES SOURCES ROOTFS TARGET    the modules a runner imports, in one file
 """
 
 from __future__ import annotations
 
 import compileall
-import json
-import marshal
 import os
 import py_compile
 import re
@@ -57,19 +54,6 @@ DATA_LINK = "/proc/self/fd/3"
 #: What must work before the image is worth keeping.
 ROOTFS_CHECK = "import json, decimal, logging, statistics, zoneinfo, numpy, pandas; zoneinfo.ZoneInfo('Asia/Tokyo')"
 RUNNER_CHECK = "import worker.sandbox.boot, worker.sandbox.runner"
-
-ARCHIVE = "runner.modules"
-#: Modules that do nothing but add docstrings.
-DOCUMENTING = frozenset({"numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars"})
-#: What goes into the archive of ``worker.sandbox.archive``: what a runner has imported when it is ready, and the check
-#: that it may be asked for. Printed as name, file, and whether it is a package.
-ARCHIVED = """
-import json, sys
-from worker.sandbox import boot, check, preload, runner
-preload.libraries()
-specs = [module.__spec__ for module in sys.modules.values() if getattr(module, "__spec__", None)]
-print(json.dumps([(one.name, one.origin, one.submodule_search_locations is not None) for one in specs if one.has_location]))
-"""
 
 
 def interpreter() -> Path:
@@ -272,34 +256,6 @@ def assemble_runner(sources: Path, target: Path) -> None:
     subprocess.run([sys.executable, "-B", "-c", RUNNER_CHECK], check=True, env=environment)
 
 
-def assemble_archive(packages: Path, sources: Path, rootfs: Path, target: Path) -> None:
-    """Write the modules that a runner imports into one file.
-
-    Without docstrings, asserts and columns (`-X no_debug_ranges`): half of the bytes. Strategies are compiled in full.
-    """
-    shutil.copytree(target, rootfs, dirs_exist_ok=True)
-    modules: dict[str, tuple[str, bool, object]] = {}
-    for name, origin, is_package in json.loads(run_within(rootfs, ARCHIVED)):
-        code = None
-        if origin.endswith(".pyc"):
-            file = Path(origin).with_suffix(".py")
-            source = b"" if name in DOCUMENTING else source_of(file, packages, sources).read_bytes()
-            code = compile(source, file, "exec", dont_inherit=True, optimize=2)
-        modules[name] = (origin, is_package, code)
-    (target / ARCHIVE).write_bytes(marshal.dumps(modules))
-    settle(target)
-
-
-def source_of(file: Path, packages: Path, sources: Path) -> Path:
-    """Return where the source of an installed module is, when it is not where it will be."""
-    installed = site_directory()
-    if not file.is_relative_to(installed):
-        return file
-    relative = file.relative_to(installed)
-    return next(root / relative for root in (sources, packages) if (root / relative).exists())
-
-
 if __name__ == "__main__":
-    action, *paths = sys.argv[1:]
-    actions = {"rootfs": assemble_rootfs, "runner": assemble_runner, "archive": assemble_archive}
-    actions[action](*map(Path, paths))
+    action, source, destination = sys.argv[1:]
+    {"rootfs": assemble_rootfs, "runner": assemble_runner}[action](Path(source), Path(destination))

@@ -1,8 +1,8 @@
 """Modules out of one file: a runner imports some 600 until it is ready.
 
-Looking for each, and reading it, takes a fifth of the time of a start. `ops/image/assemble.py` writes their bytecode into
-one file, in which a name or a constant that many of them have stands once. What is not in it is imported as always.
-Standard library only.
+Looking for each, and reading it, takes a fifth of the time of a start. `ops/image/archive.py` writes their bytecode
+into one file, in which a name or a constant that many of them have stands once. What is not in it is imported as
+always. Standard library only.
 """
 
 from __future__ import annotations
@@ -59,4 +59,4 @@ class ArchiveFinder:
 def use() -> None:
     """Take modules from the archive from now on."""
     with open(PATH, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
-        sys.meta_path.insert(0, ArchiveFinder(marshal.loads(content)))  # type: ignore[arg-type]  # it needs no more
+        sys.meta_path.insert(0, ArchiveFinder(marshal.loads(content)))

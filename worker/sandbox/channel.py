@@ -1,8 +1,8 @@
 """The runner's end of its channel to the worker: a run comes in, frames go out.
 
-Each process that stands by is a copy of the runner, and a worker may send one run after the other. So a run's code, data
-and output go through memory of their own, which is freed with the run or which no child gets, and never through the
-runner's heap: the next run's process would find there what is left of them. Standard library only.
+Each process that stands by is a copy of the runner, and a worker may send one run after the other. So a run's code,
+data and output go through memory of their own, which is freed with the run or which no child gets, and never through
+the runner's heap: the next run's process would find there what is left of them. Standard library only.
 """
 
 from __future__ import annotations

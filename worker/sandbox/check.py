@@ -33,7 +33,7 @@ UNREADABLE = Violation(
 
 
 def run(extra_modules: dict[str, list[str]], source: str, verdict: mmap.mmap) -> None:
-    """Return where the policy, with `extra_modules`, lets `source` pass; else write what it refuses, and leave with 0."""
+    """Return if the policy, with `extra_modules`, lets `source` pass; else write what it refuses, and leave with 0."""
     policy = DEFAULT_POLICY
     if extra_modules:
         policy = policy.extended(modules=extra_modules)

@@ -35,7 +35,13 @@ class SandboxConfig(BaseModel):
     start_timeout_seconds: float = Field(
         default=30.0, gt=0, le=35, description="How long a sandbox may take until it is ready, seconds; 1 s is usual."
     )
-
+    max_spares: int = Field(
+        default=3,
+        ge=1,
+        le=64,
+        description="How many sandboxes a pool process keeps ready at most: one, and one more with each burst that "
+        "used them up, until one is not needed for a minute.",
+    )
     max_runs_per_container: int = Field(
         default=1,
         ge=1,
@@ -103,8 +109,9 @@ class SandboxConfig(BaseModel):
             "Privileged": False,
             "OomKillDisable": False,
         }
-        if self.runtime:
-            host_config["Runtime"] = self.runtime
+        # The engine's default may be another one.
+        if runtime := self.runtime or (RUNC if self.max_runs_per_container > 1 else None):
+            host_config["Runtime"] = runtime
         if self.gvisor:
             # gVisor counts in each sandbox by itself. Never under runc: there it is the uid's sum, over all containers.
             host_config["Ulimits"].append({"Name": "nproc", "Soft": limits.pids, "Hard": limits.pids})

@@ -57,7 +57,9 @@ def connect() -> docker.APIClient:
         EngineUnavailable: nobody answers there.
     """
     try:
-        return docker.from_env(version=_api_version(int(time.monotonic() // ASK_SECONDS)), timeout=ENGINE_TIMEOUT_SECONDS).api
+        return docker.from_env(
+            version=_api_version(int(time.monotonic() // ASK_SECONDS)), timeout=ENGINE_TIMEOUT_SECONDS
+        ).api
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
         raise _unavailable(exc) from exc
 
@@ -112,9 +114,9 @@ class Sandbox:
         self.container_id = ""
         #: Of the Python inside, as in "3.13.5".
         self.python_version = ""
-        #: How often `run()` was called, and when first, by `time.monotonic()`.
+        #: How often `run()` was called; when it was ready, and when first used, by `time.monotonic()`.
         self.runs = 0
-        self.first_used = 0.0
+        self.ready_at = self.first_used = 0.0
         try:
             with _engine_errors(config.image):
                 self._start(config)

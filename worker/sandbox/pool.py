@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from worker import events
 from worker.errors import SandboxError
+from worker.sandbox.demand import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: How often to look after the ones that wait, seconds; one look at a socket each.
 KEEP_SECONDS = 2.0
+#: After a run, taking its sandbox away and starting the next wait this long, seconds: its result is told first.
+MOMENT_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,25 @@ class SandboxPool:
 
     Args:
         create: makes one sandbox; blocks until it is ready, raises `SandboxError`.
-        size: how many to keep warm; 0 starts each when it is asked for. As many used ones are kept for their tenants.
+        size: how many to keep warm at least; 0 starts each when it is asked for. As many used ones are kept for their
+            tenants.
+        most: how many to keep warm when they are asked for in bursts.
         max_runs: how many strategies of one tenant, one after the other, a sandbox serves.
         max_age_seconds: since its first run, after which it serves no other.
     """
 
     def __init__(
-        self, create: Callable[[], Sandbox], size: int = 1, *, max_runs: int = 1, max_age_seconds: float = math.inf
+        self,
+        create: Callable[[], Sandbox],
+        size: int = 1,
+        *,
+        most: int = 1,
+        max_runs: int = 1,
+        max_age_seconds: float = math.inf,
     ) -> None:
         self._create = create
         self._size = size
+        self._demand = Demand(size, most if size else 0)
         self._max_runs = max_runs
         self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
@@ -65,39 +77,54 @@ class SandboxPool:
         self._kept: deque[Acquired] = deque()
         #: Oldest first: sandboxes that are warm or on their way.
         self._coming: deque[Future[Sandbox]] = deque()
+        #: Released, and to be destroyed.
+        self._leaving: deque[Sandbox] = deque()
+        self._released = threading.Event()
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
-        self._threads = ThreadPoolExecutor(max_workers=max(size, 1), thread_name_prefix="sandbox-start")
+        self._threads = ThreadPoolExecutor(max_workers=max(size, most), thread_name_prefix="sandbox-start")
         # Apart: an engine that takes long to remove one must not delay the next.
         self._undertakers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-end")
 
     def warm(self) -> None:
-        """Start what is missing to `size`, and from now on what goes missing; returns at once."""
+        """Start what is missing of those to keep warm, and from now on what goes missing; returns at once."""
         with self._lock:
-            if self._size and self._keeper is None:
-                self._keeper = threading.Thread(target=self._keep, name="sandbox-keeper", daemon=True)
-                self._keeper.start()
-            while not self._closed.is_set() and len(self._coming) < self._size:
+            self._have_keeper()
+            while not self._closed.is_set() and len(self._coming) < self._demand.wanted:
                 try:
                     self._coming.append(self._threads.submit(self._start))
                 except RuntimeError:  # the interpreter is on its way out: no more threads
                     return
 
+    def _have_keeper(self) -> bool:
+        """Return whether a thread looks after things, started now if need be; under the lock."""
+        if self._size and self._keeper is None and not self._closed.is_set():
+            self._keeper = threading.Thread(target=self._keep, name="sandbox-keeper", daemon=True)
+            self._keeper.start()
+        return self._keeper is not None and not self._closed.is_set()
+
     def _keep(self) -> None:
-        """Replace what is gone: in use for long, or died while nobody asked; sandboxes end with their engine."""
-        while not self._closed.wait(KEEP_SECONDS):
+        """Take away and replace what was used, and what is gone or too much; sandboxes end with their engine."""
+        while not self._closed.is_set():
+            if self._released.wait(KEEP_SECONDS):
+                self._closed.wait(MOMENT_SECONDS)
+                self._released.clear()
             with self._lock:
-                dead = [future for future in self._coming if _is_dead(future)]
-                for future in dead:
+                self._demand.review()
+                going = [future for future in self._coming if _is_dead(future)]
+                living = [future for future in self._coming if future not in going]
+                going += [future for future in living[self._demand.wanted :] if future.done()]
+                for future in going:
                     self._coming.remove(future)
                 spent = [kept for kept in self._kept if not self._may_serve(kept.sandbox)]
                 for kept in spent:
                     self._kept.remove(kept)
-            for future in dead:
+            for future in going:
                 if future.exception() is None:
-                    self._retire(future.result(), used=False)
+                    self._let_go(future.result(), used=False)
             for kept in spent:
-                self._retire(kept.sandbox, used=False)
+                self._let_go(kept.sandbox, used=False)
+            self._clear_away()
             self.warm()
 
     def _may_serve(self, sandbox: Sandbox) -> bool:
@@ -134,7 +161,7 @@ class SandboxPool:
                 self._kept.remove(kept)
             if self._may_serve(kept.sandbox):
                 return kept.sandbox
-            self._retire(kept.sandbox, used=False)
+            self._let_go(kept.sandbox, used=False)
 
     def _next(self) -> tuple[Sandbox, bool]:
         """Return a new sandbox, and whether it was ready. What replaces it is started when it is released.
@@ -145,10 +172,16 @@ class SandboxPool:
         while True:
             with self._lock:
                 coming = self._coming.popleft() if self._coming else None
+                warm = coming is not None and coming.done()
+                if not warm:
+                    self._demand.missed()
             if coming is None:
                 return self._start(), False
-            warm = coming.done()
             if (sandbox := self._wait_for(coming, warm=warm)) is not None:
+                with self._lock:
+                    left = sum(future.done() for future in self._coming)
+                    if warm:
+                        self._demand.served(time.monotonic() - sandbox.ready_at, left)
                 return sandbox, warm
 
     def _start(self) -> Sandbox:
@@ -158,7 +191,8 @@ class SandboxPool:
         except SandboxError as exc:
             events.engine_failed.send(sender=SandboxPool, error=exc)
             raise
-        events.sandbox_started.send(sender=SandboxPool, seconds=time.monotonic() - started)
+        sandbox.ready_at = time.monotonic()
+        events.sandbox_started.send(sender=SandboxPool, seconds=sandbox.ready_at - started)
         return sandbox
 
     def _wait_for(self, coming: Future[Sandbox], *, warm: bool) -> Sandbox | None:
@@ -177,13 +211,13 @@ class SandboxPool:
         if sandbox.alive():
             return sandbox
         logger.debug("container %s died while it was waiting", sandbox.container_id)
-        self._retire(sandbox, used=False)
+        self._let_go(sandbox, used=False)
         return None
 
     def release(self, acquired: Acquired, *, clean: bool) -> None:
         """Keep a used sandbox for its tenant, where it ended clean and may serve again; destroy it otherwise.
 
-        It is destroyed in the background while the pool is open.
+        Both that and what replaces it come a moment later, in the background, while the pool is open.
         """
         dropped: Acquired | None = acquired
         if clean and not acquired.last and self._may_serve(acquired.sandbox):
@@ -193,17 +227,30 @@ class SandboxPool:
                     self._kept.append(acquired)
                     dropped = self._kept.popleft() if len(self._kept) > self._size else None
         if dropped is not None:
-            self._retire(dropped.sandbox, used=dropped is acquired)
-        self.warm()
+            self._let_go(dropped.sandbox, used=dropped is acquired)
 
-    def _retire(self, sandbox: Sandbox, *, used: bool) -> None:
+    def _let_go(self, sandbox: Sandbox, *, used: bool) -> None:
         events.sandbox_released.send(sender=SandboxPool, used=used)
+        self._leaving.append(sandbox)
+        self._released.set()
         with self._lock:
-            if not self._closed.is_set():
-                with contextlib.suppress(RuntimeError):  # the interpreter is on its way out: no more threads
-                    self._undertakers.submit(_destroy, sandbox)
-                    return
-        _destroy(sandbox)
+            will_be_cleared = self._have_keeper()
+        if not will_be_cleared:
+            self._clear_away()
+
+    def _clear_away(self) -> None:
+        """Destroy what was let go, in the background while the pool is open."""
+        while self._leaving:
+            try:
+                sandbox = self._leaving.popleft()
+            except IndexError:  # another thread has it
+                return
+            with self._lock:
+                if not self._closed.is_set():
+                    with contextlib.suppress(RuntimeError):  # the interpreter is on its way out: no more threads
+                        self._undertakers.submit(_destroy, sandbox)
+                        continue
+            _destroy(sandbox)
 
     def close(self) -> None:
         """Destroy every sandbox and wait until they are gone. A second call does nothing."""
@@ -212,6 +259,7 @@ class SandboxPool:
             coming, kept = list(self._coming), list(self._kept)
             self._coming.clear()
             self._kept.clear()
+        self._released.set()
         if self._keeper:
             self._keeper.join()
         started = [future for future in coming if not future.cancel()]
@@ -219,7 +267,8 @@ class SandboxPool:
             future.exception()  # waits for it
             _destroy_unclaimed(future)
         for each in kept:
-            self._retire(each.sandbox, used=False)
+            self._let_go(each.sandbox, used=False)
+        self._clear_away()
         self._threads.shutdown()
         self._undertakers.shutdown()  # waits until the last is gone
 

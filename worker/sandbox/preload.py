@@ -6,7 +6,6 @@ Imported before there is a strategy, so that none waits for it. Standard library
 from __future__ import annotations
 
 import gc
-import json
 
 
 def libraries() -> None:

@@ -1,8 +1,8 @@
 """PID 1 of every sandbox: keeps a process that stands by for a strategy, has it run one, and reports how that ended.
 
 It trusts nothing that process does. The process holds no descriptor of the control channel, and the verdict (exit code,
-signal, deadline, out-of-memory count) is what this one saw itself. A worker may send one run after the other, all of one
-tenant. Standard library only; numpy and pandas are imported so that a process that stands by, a fork, finds them.
+signal, deadline, out-of-memory count) is what this one saw itself. A worker may send one run after the other, all of
+one tenant. Standard library only; numpy and pandas are imported so that a process that stands by, a fork, finds them.
 """
 
 from __future__ import annotations
@@ -213,6 +213,7 @@ def main() -> NoReturn:
     while run := receive(standby, wakeup):
         serve(run, standby, wakeup, oom_counter)
         if run.last:
+            os.read(channel.CONTROL_IN, 1)  # an end takes a processor, which the result needs: wait for the hang-up
             break
         standby.close()
         standby = Standby.ready()
