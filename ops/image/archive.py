@@ -34,13 +34,15 @@ found = [one for one in specs if one and one.has_location]
 print(json.dumps([(one.name, one.origin, one.submodule_search_locations is not None) for one in found]))
 """
 
-#: What `import pandas` brings in for names that the code policy refuses, or that nobody computes with. A tenth of a
-#: start, and of the memory of a sandbox.
+#: What `import pandas` brings in for names that the code policy refuses, or that nobody computes with, and what comes
+#: with it: archives, URLs. A tenth of a start, and of the memory of a sandbox.
 PUT_OFF = frozenset(
     """
-    pandas.api pandas.testing pandas.io.api pandas.io.json._normalize pandas.util._print_versions pandas.util._tester
+    pandas.api pandas.testing pandas.io.api pandas.io.common pandas.io.json._normalize pandas.core.computation.api
+    pandas.util._print_versions pandas.util._tester
     """.split()
 )
+#: Added to a package that puts off what only others look for in it.
 ON_DEMAND = """
 def __getattr__(name):
     if name not in _put_off:
@@ -53,34 +55,55 @@ def __getattr__(name):
 def __dir__():
     return [*globals(), *_put_off]
 """
+#: In place of a function that a module puts off, and calls itself.
+ON_CALL = """
+def {name}(*args, **kwargs):
+    from {module} import {name}
+    return {name}(*args, **kwargs)
+"""
 
 
-def put_off(source: str) -> str:
-    """Return the source of a package that imports some modules only when it is asked for what is in them.
+def take_out(tree: ast.Module) -> dict[str, str]:
+    """Remove what is to be put off from the imports of a module; return the modules that its names come from.
 
     Raises:
-        SystemExit: it imports none of them: the package has changed.
+        SystemExit: there is nothing of it: the module has changed.
     """
-    tree = ast.parse(source)
-    later: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for statement in [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]:
         for alias in list(statement.names):
             if within := PUT_OFF & {statement.module, f"{statement.module}.{alias.name}"}:
-                later[alias.name] = min(within)
+                taken[alias.name] = min(within)
                 statement.names.remove(alias)
         if not statement.names:
             tree.body.remove(statement)
-    if missing := PUT_OFF - {*later.values()}:
-        message = f"pandas does not import {', '.join(sorted(missing))} any more: see PUT_OFF"
+    if not taken:
+        message = "a module that put something off imports nothing of it any more: see PUT_OFF and CHANGES"
         raise SystemExit(message)
-    return f"{ast.unparse(tree)}\n_put_off = {later!r}\n{ON_DEMAND}"
+    return taken
+
+
+def on_demand(source: str) -> str:
+    """Return the source of a package that imports some modules only when it is asked for what is in them."""
+    tree = ast.parse(source)
+    taken = take_out(tree)
+    return f"{ast.unparse(tree)}\n_put_off = {taken!r}\n{ON_DEMAND}"
+
+
+def on_call(source: str) -> str:
+    """Return the source of a module that imports some functions only when it calls them."""
+    tree = ast.parse(source)
+    functions = (ON_CALL.format(name=name, module=module) for name, module in take_out(tree).items())
+    return "\n".join([ast.unparse(tree), *functions])
 
 
 #: Modules that are another text in the archive. Two of them do nothing but add docstrings.
 CHANGES: dict[str, Callable[[str], str]] = {
     "numpy/_core/_add_newdocs.py": lambda _: "",
     "numpy/_core/_add_newdocs_scalars.py": lambda _: "",
-    "pandas/__init__.py": put_off,
+    "pandas/__init__.py": on_demand,
+    "pandas/core/frame.py": on_call,
+    "pandas/io/formats/format.py": on_call,
 }
 
 

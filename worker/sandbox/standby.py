@@ -35,7 +35,7 @@ CHECK, RUN = b"c", b"r"
 #: The first word: that it can take an order. The second: that it has found the source clean.
 READY, CLEAN = b"r", b"c"
 #: Where a strategy comes this soon, seconds, the machine is busy, and a rehearsal would only keep it longer.
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.1
 
 
 @dataclass
