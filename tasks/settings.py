@@ -16,6 +16,8 @@ __all__ = ["Settings"]
 
 _REDIS_URL: TypeAdapter[RedisDsn] = TypeAdapter(RedisDsn)
 _SENTINEL = "sentinel://"
+#: What may be added to the policy, bytes: it goes to a sandbox in one frame with the code.
+MAX_EXTRA_BYTES = 32 * 1024
 
 
 class Settings(BaseSettings):
@@ -90,6 +92,9 @@ class Settings(BaseSettings):
     @field_validator("policy_extra_modules")
     @classmethod
     def _opens_no_door(cls, modules: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if len(json.dumps(modules)) > MAX_EXTRA_BYTES:
+            msg = f"more than {MAX_EXTRA_BYTES:,} bytes of names"
+            raise ValueError(msg)
         DEFAULT_POLICY.extended(modules)
         return modules
 

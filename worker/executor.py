@@ -51,8 +51,8 @@ class Cancellation:
     def cancel(self) -> None:
         """End the execution now, or as soon as it has a sandbox."""
         self.requested = True
-        if self._sandbox is not None:
-            self._sandbox.interrupt()
+        if (sandbox := self._sandbox) is not None:
+            sandbox.interrupt()
 
     def cover(self, sandbox: Sandbox) -> None:
         """Name the sandbox to interrupt; in this order, a cancel on either side of it is seen."""
@@ -90,8 +90,8 @@ class CodeExecutor:
         #: A sweep, or a strategy that runs each minute, is read once.
         self._validate = lru_cache(CODES_REMEMBERED)(validator.validate) if validator else None
         self._extra_modules = extra_modules(validator.policy) if validator else None
-        #: Sources that the sandbox's own check has passed.
-        self._passed: tuple[str, ...] = ()
+        #: Sources that the sandbox's own check has passed, each with the Python that did.
+        self._passed: tuple[tuple[str, str], ...] = ()
         #: Of the sandboxes' Python; until one has told, whatever their Python may be.
         self._sandbox_python = ""
         self._pool = SandboxPool(
@@ -202,8 +202,9 @@ class CodeExecutor:
     ) -> ExecutionResult:
         acquired: Acquired = self._pool.acquire(request.user_id)
         self._sandbox_python = acquired.sandbox.python_version
+        reading = (self._sandbox_python, request.code)
         # Of the same grammar, the worker's verdict is the sandbox's. A syntax error may come before that is known.
-        unknown = not self._same_grammar() and request.code not in self._passed
+        unknown = not self._same_grammar() and reading not in self._passed
         check = self._extra_modules if refused or unknown else None
         metrics |= {"startup_seconds": acquired.wait_seconds, "warm": acquired.warm}
         timeout = request.timeout or self.config.limits.timeout_seconds
@@ -215,7 +216,7 @@ class CodeExecutor:
             )
             clean = ending.clean
             if check is not None and clean:
-                self._passed = (*self._passed[1 - CODES_REMEMBERED :], request.code)
+                self._passed = (*self._passed[1 - CODES_REMEMBERED :], reading)
         except SandboxError as exc:
             events.engine_failed.send(sender=CodeExecutor, error=exc)
             raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import stat
 import tarfile
 import tomllib
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "Dockerfile.strategy-executor"
 MAX_IMAGE_BYTES = 150_000_000
 
 #: Programs that would help an intruder: shells, package managers, download tools, compilers.
@@ -99,11 +102,11 @@ def members(docker_client: docker.DockerClient, executor_image: str) -> dict[str
     return {name: member for name, member in paths.items() if name not in ENGINE_PATHS and name.split("/")[0] != "dev"}
 
 
-def run_python(client: docker.DockerClient, image: str, code: str) -> str:
+def run_python(client: docker.DockerClient, image: str, code: str, *options: str) -> str:
     """Run code in a container like a sandbox's and return its standard output; an exit code but 0 raises."""
     output: bytes = client.containers.run(
         image,
-        ["-s", "-P", "-W", "error", "-c", code],
+        ["-s", "-P", "-W", "error", *options, "-c", code],
         entrypoint="/python",
         remove=True,
         network_mode="none",
@@ -127,7 +130,7 @@ def test_image_starts_the_runner_as_an_ordinary_user(image: Image) -> None:
     config = image.attrs["Config"]
     assert config["User"] == "1000:1000"
     assert config["WorkingDir"] == "/workspace"
-    assert config["Entrypoint"] == ["/python", "-s", "-P", "-m", "worker.sandbox.runner"]
+    assert config["Entrypoint"] == ["/python", "-s", "-P", "-m", "worker.sandbox.boot"]
     assert not config["Cmd"]
     assert not config.get("Volumes")
     assert not config.get("ExposedPorts")
@@ -153,6 +156,8 @@ def test_environment_is_fixed_and_holds_no_build_setting(image: Image) -> None:
         "PYTHONUTF8",
         "PYTHONHASHSEED",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONMALLOC",
+        "MIMALLOC_ALLOW_LARGE_OS_PAGES",
         "OPENBLAS_NUM_THREADS",
         "OMP_NUM_THREADS",
     }
@@ -260,14 +265,61 @@ def test_runner_is_installed_and_complete(docker_client: docker.DockerClient, ex
     assert run_python(docker_client, executor_image, code).endswith("/worker/sandbox/runner.pyc\n")
 
 
-def test_runner_is_that_of_this_checkout(docker_client: docker.DockerClient, executor_image: str) -> None:
+@pytest.fixture(scope="module")
+def runner_sources() -> str:
+    """The modules of this checkout that the image has: short code that gives their sources by name."""
+    words = [line.split() for line in DOCKERFILE.read_text().splitlines() if line.startswith("COPY")]
+    copied = [ROOT / path for _, *paths, target in words if target.startswith("/build/runner/") for path in paths]
+    files = [file for path in copied for file in ([path] if path.is_file() else path.glob("*.py"))]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    assert {"worker.sandbox.runner", "worker.sandbox.standby", "tasks.policy", "tasks.checks"} <= set(names)
+    sources = dict(zip(names, (file.read_text() for file in files), strict=True))
+    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode(), 9)).decode()
+    modules = "base64", "json", "zlib"
+    base, parser, packer = (f"__import__({name!r})" for name in modules)
+    return f"{parser}.loads({packer}.decompress({base}.b64decode({packed!r})))"
+
+
+def test_runner_is_that_of_this_checkout(
+    docker_client: docker.DockerClient, executor_image: str, runner_sources: str
+) -> None:
     """Nobody tests an old image by mistake: run `ops/setup` when this fails."""
-    sources = {name: (ROOT / "worker/sandbox" / f"{name}.py").read_bytes() for name in ("frames", "strategy", "runner")}
     code = (
-        "import importlib.util, pathlib, worker.sandbox as package\n"
-        f"for name, source in {sources!r}.items():\n"
+        "import importlib.util, pathlib\n"
+        f"for name, source in {runner_sources}.items():\n"
         # A compiled module carries a hash of its source, keyed by the version of Python.
-        "    compiled = pathlib.Path(package.__file__).with_name(f'{name}.pyc').read_bytes()\n"
-        "    print(name, compiled[8:16] == importlib.util.source_hash(source))"
+        "    compiled = pathlib.Path(importlib.util.find_spec(name).origin).read_bytes()\n"
+        "    if compiled[8:16] != importlib.util.source_hash(source.encode()): print(name)"
     )
-    assert run_python(docker_client, executor_image, code) == "frames True\nstrategy True\nrunner True\n"
+    assert run_python(docker_client, executor_image, code).split() == []
+
+
+def test_archive_is_that_of_this_checkout(
+    docker_client: docker.DockerClient, executor_image: str, runner_sources: str
+) -> None:
+    """What runs is the archive's code, not the files': each module of the runner's, compiled anew, is the same."""
+    code = (
+        "import json, marshal\n"
+        "archive = marshal.loads(open('/runner.modules', 'rb').read())\n"
+        f"sources = {runner_sources}\n"
+        "stale = [name for name, (file, _, code) in archive.items() if name in sources and code != compile(\n"
+        "    sources[name], file.replace('.pyc', '.py'), 'exec', dont_inherit=True, optimize=2)]\n"
+        "print(json.dumps([stale, sorted(sources.keys() - archive.keys()), len(archive)]))"
+    )
+    stale, missing, count = json.loads(run_python(docker_client, executor_image, code, "-X", "no_debug_ranges"))
+    assert stale == []
+    # The check is imported by the few processes that are asked for it.
+    assert [name for name in missing if not name.startswith("tasks.")] == ["worker.sandbox.check"]
+    assert count > 400, "numpy and pandas, too"
+
+
+def test_the_archive_takes_nothing_away(docker_client: docker.DockerClient, executor_image: str) -> None:
+    """Whatever pandas has without it pandas has with it, on demand at the latest."""
+    code = (
+        "import json, pandas\n"
+        "print(json.dumps({name: type(getattr(pandas, name)).__name__ for name in dir(pandas) if name[0] != '_'}))"
+    )
+    use = "from worker.sandbox import archive\narchive.use()\n"
+    plain, archived = (json.loads(run_python(docker_client, executor_image, first + code)) for first in ("", use))
+    assert len(plain) > 100
+    assert archived == plain

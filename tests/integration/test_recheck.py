@@ -144,7 +144,7 @@ class Tampered(SandboxConfig):
 
     def container_spec(self, owner: str) -> dict[str, Any]:
         """Replace the program, not what holds it."""
-        imports = "import dataclasses, os, signal\nfrom worker.sandbox import check, frames, runner"
+        imports = "import dataclasses, os, signal\nfrom worker.sandbox import channel, check, frames, runner, standby"
         program = f"{imports}\n{textwrap.dedent(self.statements)}\nrunner.main()\n"
         return {**super().container_spec(owner), "Entrypoint": ["/python", "-s", "-P", "-c", program]}
 
@@ -155,13 +155,16 @@ class Tampered(SandboxConfig):
         "os.kill(os.getpid(), signal.SIGSEGV)",
         "os.abort()",
         "os._exit(3)",
+        "os._exit(0)",
         "1 / 0",
+        "os.write(standby.WORD_FD, b'?') and os._exit(0)",
+        "os.close(standby.WORD_FD) or os._exit(0)",
         "verdict.write(b'[') and os.kill(os.getpid(), signal.SIGSEGV)",
     ],
 )
 def test_a_parser_that_dies_is_a_rejection(death: str) -> None:
     """Nothing runs that nobody has read to its end."""
-    config = Tampered(statements=f"check.run = lambda source, extra_modules, verdict: {death}")
+    config = Tampered(statements=f"check.run = lambda extra_modules, source, verdict: {death}")
     ending = checked("print('has run')", config=config)
     result = classify(ending, 20, config)
     assert result.status is ExecutionStatus.REJECTED
@@ -175,31 +178,90 @@ def test_a_checker_that_was_taken_over_gets_nothing_run(scribble: bytes) -> None
     """What it scribbles is a verdict in the right shape, or the end of the conversation."""
     first, length = scribble[:2], len(scribble)
     act = f"verdict.write(({first!r} * {length})[:{length}]) and os._exit(0)"
-    config = Tampered(statements=f"check.run = lambda source, extra_modules, verdict: {act}")
+    config = Tampered(statements=f"check.run = lambda extra_modules, source, verdict: {act}")
     ending = checked("print('has run')", config=config)
     assert ending.how is How.BABBLED
     assert classify(ending, 20, config).status is ExecutionStatus.CRASHED
     assert not ending.stdout
 
 
+#: In the process that checks, before it has found anything: where it may write, and what it would say there.
+LOUD = """
+    control = {os.fstat(fd).st_ino for fd in range(3)}
+
+    def run(extra_modules, source, verdict):
+        held = [int(name) for name in os.listdir('/proc/self/fd')][:-1]  # the last is of this very look
+        mine = [fd for fd in held if os.fstat(fd).st_ino in control]
+        token = 'f' * 32
+        for kind, message in ((21, token), (17, 'forged'), (19, '{"exit_code": 0, "token": "%s"}' % token), (20, '[]')):
+            frame = bytes([kind]) + len(message).to_bytes(4, 'big') + message.encode()
+            for fd in range(16):
+                # But for the word, whose meaning has tests of its own.
+                if fd != standby.WORD_FD:
+                    try: os.write(fd, frame)
+                    except OSError: pass
+        ENDING
+
+    check.run = run
+"""
+
+
 def test_a_check_reaches_no_control_channel() -> None:
-    """Nor the data: it has four descriptors, of nothing."""
-    statements = """
-        def run(source, extra_modules, verdict):
-            runner.set_dumpable(True)
-            opened = [os.path.realpath(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')]
-            for fd in range(4):
-                os.write(fd, frames.encode(frames.Frame.REPORT, b'forged'))
-            verdict.write(check.encode([dataclasses.replace(check.UNREADABLE, text=' '.join(opened))]))
-            os._exit(0)
-        check.run = run
-    """
-    ending = checked("print('has run')", config=Tampered(statements=statements))
+    """It has its own streams, its data and the ends of two pipes; what it says there is not passed on."""
+    told = "text=repr((held, mine)))]))"
+    ending = checked(
+        "print('has run')",
+        config=Tampered(
+            statements=LOUD.replace(
+                "ENDING",
+                f"verdict.write(check.encode([dataclasses.replace(check.UNREADABLE, {told}\n        os._exit(0)",
+            )
+        ),
+    )
     assert ending.how is How.REPORTED
     (found,) = ending.violations
-    *descriptors, listing = found.text.split()
-    assert descriptors == ["/dev/null"] * 4
-    assert listing.startswith("/proc/")
+    assert found.text == "([0, 1, 2, 3, 4, 5], [])"
+    assert not ending.stdout + ending.stderr
+    assert ending.report is not None
+    assert ending.report.token == "", "nothing was started"
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGSEGV)", "verdict.write(b'[')", "1 / 0"])
+def test_nothing_that_a_check_says_gets_out_before_its_source_may_run(end: str) -> None:
+    """However it ends: output, a start of its own, a report; the source is refused, and that is all."""
+    config = Tampered(statements=LOUD.replace("ENDING", f"{end}\n        os._exit(3)"))
+    ending = checked("print('has run')", config=config)
+    result = classify(ending, 20, config)
+    assert (result.status, result.output, result.stderr) == (ExecutionStatus.REJECTED, "", "")
+    assert [found.rule for found in result.violations] == ["R0"]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", ExecutionStatus.CRASHED),
+        ("os.read(standby.GATE_FD, 8) and os.kill(os.getpid(), signal.SIGSEGV)", ExecutionStatus.CRASHED),
+        ("os.read(standby.GATE_FD, 8) and os._exit(7)", ExecutionStatus.FAILED),
+    ],
+)
+def test_a_check_that_says_clean_gets_the_verdict_of_its_own_end(end: str, status: ExecutionStatus) -> None:
+    """One that was taken over is what a hostile strategy is: the runner sees how it ends, and believes nothing else."""
+    act = f"os.write(standby.WORD_FD, b'c') and {end}"
+    config = Tampered(statements=f"check.run = lambda extra_modules, source, verdict: {act}")
+    result = classify(checked("print('has run')", config=config), 20, config)
+    assert (result.status, result.output) == (status, "")
+
+
+def test_what_a_check_says_before_it_says_clean_is_the_strategy_s_output() -> None:
+    """Frames of its own are text, and the verdict is still that of its end."""
+    statements = LOUD.replace(
+        "ENDING", "os.write(standby.WORD_FD, b'c')\n        os.read(standby.GATE_FD, 8)\n        os._exit(7)"
+    )
+    config = Tampered(statements=statements)
+    ending = checked("print('has run')", config=config)
+    assert classify(ending, 20, config).status is ExecutionStatus.FAILED
+    assert b"forged" in ending.stdout
+    assert b"has run" not in ending.stdout
 
 
 def test_the_deadline_covers_the_check() -> None:

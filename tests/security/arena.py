@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import textwrap
@@ -13,6 +14,8 @@ from worker import CodeExecutor
 from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import docker
 
     from tasks import ExecutionResult
@@ -58,11 +61,13 @@ class Arena:
     Args:
         config: how sandboxes are made.
         client: the engine, asked directly.
+        tenant: whose strategies they all are, where they may share a sandbox.
     """
 
-    def __init__(self, config: SandboxConfig, client: docker.DockerClient) -> None:
+    def __init__(self, config: SandboxConfig, client: docker.DockerClient, tenant: str = "") -> None:
         self.config = config
         self.client = client
+        self.tenant = tenant
         self.executor = CodeExecutor(config, validator=None, warm=WARM)
         self._numbers = itertools.count(1)
         self._used: list[str] = []
@@ -84,10 +89,27 @@ class Arena:
 
         pool.release = noting  # type: ignore[method-assign]
 
-    def attack(self, code: str, *, data: Any = None, timeout: float = 20.0) -> ExecutionResult:
+    @property
+    def last_container(self) -> str:
+        """The container of the run that ended last."""
+        return self._used[-1]
+
+    @contextlib.contextmanager
+    def one_container(self) -> Iterator[None]:
+        """Whatever runs within runs in one container, after one another."""
+        before = len(self._used)
+        yield
+        used = self._used[before:]
+        assert len(used) > 1
+        assert len(set(used)) == 1, "another container took its place"
+
+    def attack(
+        self, code: str, *, data: Any = None, timeout: float = 20.0, tenant: str | None = None
+    ) -> ExecutionResult:
         """Run one hostile strategy, `PRELUDE` before it."""
         source = PRELUDE + textwrap.dedent(code)
-        return self.executor.execute(ExecutionRequest.build(source, data, timeout=timeout))
+        user_id = self.tenant if tenant is None else tenant
+        return self.executor.execute(ExecutionRequest.build(source, data, timeout=timeout, user_id=user_id))
 
     def probe(self, code: str, **options: Any) -> Any:
         """Run code that must succeed, and return the JSON that it printed."""
@@ -119,7 +141,7 @@ class Arena:
         """Run a strategy whose numbers are known, on data of its own each time."""
         number = next(self._numbers)
         close = [100.0 + (day * 7919 % 13) + number for day in range(40)]
-        result = self.executor.execute(ExecutionRequest.build(HONEST, {"close": [*close]}))
+        result = self.executor.execute(ExecutionRequest.build(HONEST, {"close": [*close]}, user_id=self.tenant))
         assert result.success, (result.error, result.stderr)
         smaller, equal = sum(price < close[0] for price in close), close.count(close[0])
         expected = {

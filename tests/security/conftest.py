@@ -48,9 +48,11 @@ def available_runtimes() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a runtime under each there is."""
+    """Run what asks for a runtime under each there is, or those of them that the module is about."""
     if "runtime" in metafunc.fixturenames:
-        metafunc.parametrize("runtime", available_runtimes(), scope="session", indirect=True)
+        about = getattr(metafunc.module, "RUNTIMES", None)
+        names = [name for name in available_runtimes() if about is None or name in about]
+        metafunc.parametrize("runtime", names, scope="session", indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -23,6 +23,9 @@ SANDBOX = HERE.parents[1] / "worker/sandbox"
 #: Enough for all of these tests at once.
 SECONDS_PER_CONTROL = 200
 
+#: Ends a program that becomes the runner; out of its modules' files and not their archive, so that changes count.
+START = "from worker.sandbox import runner\nrunner.main()\n"
+
 Spec = dict[str, Any]
 Change = Callable[[Spec], None]
 
@@ -126,19 +129,13 @@ def module(name: str, before: str, after: str) -> Change:
         if source.count(before) != 1:
             msg = f"worker/sandbox/{name}.py does not hold {before!r} exactly once: tests/security/controls.py is stale"
             raise ValueError(msg)
-        changed = source.replace(before, after)
-        if name != "runner":
-            full_name = f"worker.sandbox.{name}"
-            changed = (
-                "import sys, types\n"
-                f"module = sys.modules[{full_name!r}] = types.ModuleType({full_name!r})\n"
-                f"exec({changed!r}, module.__dict__)\n"
-                "import worker.sandbox\n"
-                f"worker.sandbox.{name} = module\n"
-                "from worker.sandbox import runner\n"
-                "runner.main()\n"
-            )
-        spec["Entrypoint"] = ["/python", "-s", "-P", "-c", changed]
+        full_name = f"worker.sandbox.{name}"
+        program = (
+            "import sys, types, worker.sandbox\n"
+            f"module = sys.modules[{full_name!r}] = worker.sandbox.{name} = types.ModuleType({full_name!r})\n"
+            f"exec({source.replace(before, after)!r}, module.__dict__)\n"
+        )
+        spec["Entrypoint"] = ["/python", "-s", "-P", "-c", program + START]
 
     return change
 
@@ -146,6 +143,12 @@ def module(name: str, before: str, after: str) -> Change:
 def runner(before: str, after: str) -> Change:
     """Run a runner in which one text stands for another."""
     return module("runner", before, after)
+
+
+def through_the_heap(memory: str) -> Change:
+    """Run a runner that reads what belongs into some memory into a buffer of its own first."""
+    read = f"read_into({memory})"
+    return module("channel", read, f"copy = bytearray(len({memory})); read_into(memoryview(copy)); {memory}[:] = copy")
 
 
 CONTROLS = {
@@ -215,6 +218,7 @@ CONTROLS = {
     "seccomp: ioprio": Control(("test_runner.py::test_priority_and_limits",), allowing("ioprio_set")),
     "seccomp: prctl": Control(("test_kernel.py::test_prctl_and_ioctl_are_filtered",), allowing("prctl")),
     "seccomp: ioctl": Control(("test_kernel.py::test_prctl_and_ioctl_are_filtered",), allowing("ioctl")),
+    "seccomp: huge pages": Control(("test_kernel.py::test_no_huge_page_is_taken",), allowing("mmap", "memfd_create")),
     "seccomp: foreign ABIs": Control(
         ("test_kernel.py::test_no_foreign_abi",),
         seccomp(lambda profile: profile.update(architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])),
@@ -232,28 +236,42 @@ CONTROLS = {
     ),
     "runner: closerange": Control(
         ("test_descriptors.py::test_no_descriptor_is_inherited",),
-        runner('    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))\n', ""),
+        module("standby", '    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))\n', ""),
+    ),
+    "runner: gate and word closed": Control(
+        ("test_descriptors.py::test_no_descriptor_is_inherited",),
+        module("standby", "    os.close(GATE_FD)\n    os.close(WORD_FD)\n", ""),
     ),
     "runner: kill(-1)": Control(
         ("test_processes.py::test_daemons_end_with_the_run",),
         runner("                os.kill(-1, signal.SIGKILL)\n", "                pass\n"),
     ),
     "runner: the strategy waits for the token": Control(
-        ("test_forgery.py::test_a_forged_report_is_no_verdict",), runner("                os.read(GATE_FD, 1)\n", "")
+        ("test_forgery.py::test_a_forged_report_is_no_verdict",),
+        runner(
+            "        channel.send(Frame.STARTED, token.encode())\n"
+            "        supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}\n"
+            "        standby.run(run.task_bytes)\n",
+            "        standby.run(run.task_bytes)\n"
+            "        channel.send(Frame.STARTED, token.encode())\n"
+            "        supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}\n",
+        ),
     ),
     "runner: the token is made after the fork": Control(
         ("test_forgery.py::test_a_forged_report_is_no_verdict",),
         runner(
-            "    out_read, out_write = os.pipe()\n",
+            "    standby = Standby.ready()\n    channel.send_json(Frame.READY",
             "    early = os.urandom(TOKEN_BYTES)\n"
-            "    out_read, out_write = os.pipe()\n"
             "    text, urandom = early.hex(), os.urandom\n"
-            "    os.urandom = lambda size: early if size == TOKEN_BYTES else urandom(size)\n",
+            "    os.urandom = lambda size: early if size == TOKEN_BYTES else urandom(size)\n"
+            "    standby = Standby.ready()\n    channel.send_json(Frame.READY",
         ),
     ),
-    "runner: setsid": Control(("test_inside.py::test_process_has_no_privilege",), runner("    os.setsid()\n", "")),
+    "runner: setsid": Control(
+        ("test_inside.py::test_process_has_no_privilege",), module("standby", "    os.setsid()\n", "")
+    ),
     "runner: oom_score_adj": Control(
-        ("test_memory.py::test_child_dies_first",), runner('.write_text("1000")', '.write_text("0")')
+        ("test_memory.py::test_child_dies_first",), module("standby", 'adjustment, b"1000"', 'adjustment, b"0"')
     ),
     "runner: output cap": Control(
         ("test_output.py::test_flood_of_both_streams",), runner("kept = min(count, self.budget)", "kept = count")
@@ -268,6 +286,79 @@ CONTROLS = {
     "runner: count of OOM kills": Control(
         ("test_memory.py::test_kill_of_a_child_is_not_hidden",),
         runner("oom_kills(oom_counter) - oom_before", "0"),
+    ),
+    "runner: who stands by is watched": Control(
+        ("test_lifetime.py::test_the_end_of_who_stands_by_removes_the_container",),
+        runner("if os.waitpid(standby.pid, os.WNOHANG)[0]:", "if False:"),
+    ),
+    "reuse: output is not copied into forks": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        module("channel", "    memory.madvise(mmap.MADV_DONTFORK)\n", ""),
+    ),
+    "reuse: output is in no buffer of the heap": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        module("channel", "os.write(CONTROL_OUT, data)", "os.write(CONTROL_OUT, bytes(data))"),
+    ),
+    "reuse: code is in no buffer of the heap": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        through_the_heap("room"),
+    ),
+    "reuse: data is in no buffer of the heap": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        through_the_heap("piece"),
+    ),
+    "reuse: options and source are freed": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        module("standby", "        self.task.close()\n", ""),
+    ),
+    "reuse: the explanation is freed": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        module("standby", "        self.answer.close()\n", ""),
+    ),
+    "reuse: the explanation of a clean end is not read": Control(
+        ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
+        runner('if token and exit_code else b""', 'if token else b""'),
+    ),
+    "reuse: descriptors are freed": Control(
+        ("test_reuse.py::test_many_runs_wear_nothing_out",),
+        module(
+            "standby",
+            "        for fd in (self.data, self.stdout, self.stderr, self.gate, self.word):\n"
+            "            os.close(fd)\n",
+            "",
+        ),
+    ),
+    "reuse: kill(-1)": Control(
+        ("test_reuse.py::test_no_process_stays_for_the_next",),
+        runner(
+            "                os.kill(-1, signal.SIGKILL)\n", "                os.kill(self.child, signal.SIGKILL)\n"
+        ),
+    ),
+    "reuse: generators get a seed": Control(
+        ("test_reuse.py::test_draws_are_fresh_unless_a_seed_says_otherwise",),
+        module(
+            "strategy",
+            '    if numpy := sys.modules.get("numpy"):\n',
+            '    if seed and (numpy := sys.modules.get("numpy")):\n',
+        ),
+    ),
+    "reuse: only after a clean end": Control(
+        (
+            "test_reuse.py::test_after_any_other_end_the_container_goes",
+            "test_reuse.py::test_after_a_refusal_the_container_goes",
+        ),
+        constant=("worker.sandbox.ending.Ending.clean", True),
+    ),
+    "reuse: of one tenant only": Control(
+        ("test_reuse.py::test_no_two_tenants_ever_share",),
+        constant=(
+            "worker.sandbox.pool.SandboxPool._take_kept",
+            lambda pool, _: pool._kept.pop().sandbox if pool._kept else None,
+        ),
+    ),
+    "reuse: bounded": Control(
+        ("test_reuse.py::test_runs_and_age_have_a_bound",),
+        constant=("worker.sandbox.pool.SandboxPool._may_serve", lambda _, sandbox: sandbox.alive()),
     ),
     "worker: deadline": Control(
         ("test_impostor.py::test_silence_ends_at_the_deadline",),

@@ -23,7 +23,7 @@ ITEMS: dict[str, Check] = {
     "5.5 no directory of the host": lambda own, host: (
         not own["Mounts"] and not host["Binds"] and not host.get("Mounts")
     ),
-    "5.6 no ssh": lambda own, _: own["Path"] == "/python" and "worker.sandbox.runner" in " ".join(own["Args"]),
+    "5.6 no ssh": lambda own, _: own["Path"] == "/python" and "worker.sandbox.boot" in " ".join(own["Args"]),
     "5.7 no privileged port": lambda _, host: not host["PortBindings"],
     "5.8 no open port": lambda own, _: not own["Config"].get("ExposedPorts"),
     "5.9 network namespace of its own": lambda _, host: host["NetworkMode"] == "none",

@@ -8,7 +8,7 @@ import pytest
 
 from tasks import ExecutionStatus
 from tests.security.arena import Arena
-from tests.security.controls import SANDBOX
+from tests.security.controls import START
 from worker import SandboxConfig
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import docker
 
-#: At the head of the runner: descriptor 9 is the control channel and the child keeps it. The runner is slow to say that
-#: a strategy starts, so that one which did not wait would come first.
+#: Before the runner: descriptor 9 is the control channel and the child keeps it. The runner is slow to say that a
+#: strategy starts, so that one which did not wait would come first.
 LEAK = """
 import os, time
 os.dup2(1, 9)
@@ -25,7 +25,6 @@ closerange, write = os.closerange, os.write
 os.closerange = lambda first, last: closerange(10, last)
 os.write = lambda fd, data: (time.sleep(0.3 * (fd == 1 and data[0] == 21)), write(fd, data))[1]
 """
-FUTURE = "from __future__ import annotations\n"
 
 #: What a strategy forges with.
 FORGER = """
@@ -65,10 +64,10 @@ class LeakyConfig(SandboxConfig):
     within: SandboxConfig
 
     def container_spec(self, owner: str) -> dict[str, Any]:
-        """Return the usual body of the "create container" call, with the leak before the runner's source."""
+        """Return the usual body of the "create container" call, with the leak before the runner."""
         spec = self.within.container_spec(owner)
-        *_, source = spec.get("Entrypoint", [(SANDBOX / "runner.py").read_text()])
-        return spec | {"Entrypoint": ["/python", "-s", "-P", "-c", source.replace(FUTURE, FUTURE + LEAK, 1)]}
+        *_, program = spec.get("Entrypoint", [START])
+        return spec | {"Entrypoint": ["/python", "-s", "-P", "-c", LEAK + program]}
 
 
 @pytest.fixture(scope="module")

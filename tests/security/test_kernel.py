@@ -102,6 +102,18 @@ FILTERED = """
     print(json.dumps([prctl, ioctl]))
 """
 
+#: MAP_HUGETLB and MFD_HUGETLB, of whatever size the host may have reserved.
+HUGE_PAGES = """
+    import mmap
+    shared, private, size = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 1 << 21
+    answers = {}
+    for bits in (0, 16, 21, 30):
+        for kind in (shared, private):
+            answers[f'mmap {bits} {kind}'] = refusal(lambda: mmap.mmap(-1, size, flags=kind | 0x40000 | bits << 26))
+        answers[f'memfd_create {bits}'] = refusal(os.memfd_create, 'huge', 4 | bits << 26)
+    print(json.dumps(answers))
+"""
+
 #: Machine code that asks for getpid() through the door of 32-bit programs, and the x32 number of it.
 FOREIGN = """
     import mmap
@@ -195,6 +207,18 @@ def test_prctl_and_ioctl_are_filtered(arena: Arena) -> None:
     if not arena.gvisor:
         assert set(prctl.values()) == {"EPERM"}, prctl
         assert set(ioctl.values()) == {"EPERM"}, ioctl
+
+
+@pytest.mark.threat(
+    "the host's reserved huge pages, which no memory limit counts",
+    control="seccomp: `mmap` and `memfd_create` by argument",
+    differs="answered by gVisor's kernel",
+)
+def test_no_huge_page_is_taken(arena: Arena) -> None:
+    """Neither mapped nor as a file, whatever their size."""
+    answers = arena.probe(HUGE_PAGES)
+    if not arena.gvisor:
+        assert set(answers.values()) == {"EPERM"}, answers
 
 
 @pytest.mark.threat(

@@ -154,7 +154,7 @@ def test_proc_1_is_closed(arena: Arena) -> None:
     assert sorted(CLOSED & set(seen["read"])) == []
     assert sorted({"fd", "fdinfo", "map_files"} & set(seen["listed"])) == []
     assert seen["links"] == []
-    assert "worker.sandbox.runner" in seen["command"], "all it tells is what it is"
+    assert "worker.sandbox.boot" in seen["command"], "all it tells is what it is"
 
 
 @pytest.mark.threat(

@@ -84,7 +84,7 @@ def run_chunk(config: SandboxConfig, chunk: list[Piece]) -> dict[Piece, Outcome]
 def run_piece(sandbox: Sandbox, piece: Piece) -> Outcome:
     """Run one piece in a sandbox that may have served others."""
     data = json.dumps({"piece": piece.name, "seed": piece.seed}).encode()
-    ending = sandbox.run(SOURCE, data, TIMEOUT_SECONDS)
+    ending = sandbox.run(SOURCE, data, TIMEOUT_SECONDS, last=False)
     report = ending.report
     succeeded = ending.how is How.REPORTED and report is not None and report.exit_code == 0
     return Outcome(succeeded, ending.stdout.decode(errors="replace"), ending.stderr.decode(errors="replace")[-2_000:])

@@ -136,9 +136,46 @@ def test_no_accepted_share_of_a_core_means_unlimited() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"image": ""}, {"start_timeout_seconds": 0}, {"start_timeout_seconds": 60.1}, {"network": "host"}],
+    [
+        {"image": ""},
+        {"start_timeout_seconds": 0},
+        {"start_timeout_seconds": 60.1},
+        {"network": "host"},
+        {"max_spares": 0},
+        {"max_runs_per_container": 0},
+        {"max_runs_per_container": 10_001},
+        {"max_runs_per_container": 1.5},
+        {"max_age_seconds": 0},
+        {"max_age_seconds": float("nan")},
+    ],
 )
 def test_wrong_settings_are_refused(fields: dict[str, object]) -> None:
     """Unknown names included: nothing is opened by a name this version does not know."""
     with pytest.raises(ValidationError, match=next(iter(fields))):
         SandboxConfig.model_validate(fields)
+
+
+def test_a_container_serves_once_unless_the_operator_allows_more() -> None:
+    """The safe setting is the default."""
+    assert SandboxConfig().max_runs_per_container == 1
+
+
+@pytest.mark.parametrize("runtime", [None, "runc"])
+def test_under_runc_a_container_may_serve_many(runtime: str | None) -> None:
+    """Nothing of a run is left there for the next."""
+    assert SandboxConfig(runtime=runtime, max_runs_per_container=20).max_runs_per_container == 20
+
+
+@pytest.mark.parametrize("runtime", ["runsc", "runsc-systrap", "crun", "kata", "runc-patched", "RUNC", ""])
+def test_under_another_runtime_it_may_not(runtime: str) -> None:
+    """The message says what to leave out; once for each container it may be any."""
+    with pytest.raises(ValidationError, match=r"max_runs_per_container: under .* STRATBOX_SANDBOX_RUNTIME"):
+        SandboxConfig(runtime=runtime, max_runs_per_container=2)
+    assert SandboxConfig(runtime=runtime, max_runs_per_container=1).runtime == runtime
+
+
+def test_how_often_a_container_serves_changes_nothing_about_it() -> None:
+    """One that serves many is as locked down as one that serves once; and never under the engine's own default."""
+    many = SandboxConfig(max_runs_per_container=20).container_spec("host/7")
+    assert many["HostConfig"]["Runtime"] == "runc"
+    assert many == SandboxConfig(runtime="runc").container_spec("host/7")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from worker.sandbox import demand
 from worker.sandbox.demand import IDLE_SECONDS, Demand
 
 
@@ -19,7 +18,7 @@ def burst(wanted: Demand, *, idle_seconds: float = IDLE_SECONDS) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Time as the test has it."""
     now = [1000.0]
-    monkeypatch.setattr(demand.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("worker.sandbox.demand.time.monotonic", lambda: now[0])
     return now
 
 

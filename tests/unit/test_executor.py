@@ -20,7 +20,7 @@ from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, Executi
 from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator
 from worker.errors import SandboxLost, SandboxStartError
-from worker.executor import Cancellation, CodeExecutor, classify, extra_modules, rejection
+from worker.executor import CODES_REMEMBERED, Cancellation, CodeExecutor, classify, extra_modules, rejection
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import Ending, How, Report, Sandbox
 from worker.sandbox.pool import SandboxPool
@@ -291,7 +291,10 @@ class FakeSandbox(Sandbox):
     def __init__(self, outcome: Ending | Exception | None = None, python_version: str = SAME_PYTHON) -> None:
         self.container_id = "fake"
         self.python_version = python_version
+        self.runs = 0
+        self.ready_at = self.first_used = 0.0
         self.checks: list[Mapping[str, list[str]] | None] = []
+        self.lasts: list[bool] = []
         self.outcome = outcome
         self.asked: list[tuple[str, bytes, float, int | None]] = []
         self.returned = False
@@ -303,7 +306,7 @@ class FakeSandbox(Sandbox):
         """Whether nobody ended it."""
         return not self.destroyed.is_set()
 
-    def run(
+    def run(  # noqa: PLR0913  # as the real one
         self,
         code: str,
         data: bytes,
@@ -311,9 +314,13 @@ class FakeSandbox(Sandbox):
         seed: int | None = None,
         *,
         check: Mapping[str, list[str]] | None = None,
+        last: bool = True,
     ) -> Ending:
         """Give the outcome; without one, wait for the interrupt."""
+        self.runs += 1
+        self.first_used = self.first_used or time.monotonic()
         self.checks.append(check)
+        self.lasts.append(last)
         self.asked.append((code, data, timeout_seconds, seed))
         self.started.set()
         if self.outcome is None:
@@ -429,6 +436,77 @@ def test_another_grammar_is_checked_in_the_sandbox() -> None:
 
     assert run_twice(serving(make), "x = 1", NO_SYNTAX) == (S.SUCCEEDED, S.SUCCEEDED)
     assert [sandbox.checks for sandbox in made] == [[{}], [{}]]
+
+
+def checks_of(sandboxes: list[FakeSandbox]) -> list[bool]:
+    """Return whether each run was to be checked in its sandbox, in their order."""
+    return [check is not None for sandbox in sandboxes for check in sandbox.checks]
+
+
+def ending_with(*outcomes: Ending, version: str = OTHER_PYTHON) -> tuple[CodeExecutor, list[FakeSandbox]]:
+    """Return an executor whose sandboxes end so, one after the other, and what it has used of them."""
+    made: list[FakeSandbox] = []
+
+    def make() -> FakeSandbox:
+        made.append(FakeSandbox(outcomes[len(made) % len(outcomes)], version))
+        return made[-1]
+
+    return serving(make), made
+
+
+def run_all(executor: CodeExecutor, codes: list[str]) -> None:
+    """Run strategies one after the other, and close."""
+    for code in codes:
+        executor.execute(ExecutionRequest(code=code))
+    executor._pool.close()
+
+
+def test_a_source_is_checked_in_the_sandbox_until_it_has_passed() -> None:
+    """A strategy that runs each minute is read there once; another one is another."""
+    executor, made = ending_with(reported())
+    run_all(executor, ["x = 1", "x = 1", "x = 1 ", "x = 1"])
+    assert checks_of(made) == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        reported(exit_code=1),
+        reported(exit_code=None, signal=11),
+        reported(exit_code=None, timed_out=True),
+        reported(oom_kills=1),
+        refused_inside(),
+        Ending(how=How.BABBLED),
+        Ending(how=How.VANISHED),
+    ],
+    ids=["failed", "crashed", "timed out", "out of memory", "refused", "babbled", "vanished"],
+)
+def test_a_source_that_did_not_end_well_has_not_passed(ending: Ending) -> None:
+    """Its next run is checked like its first: nobody knows how far the check had come."""
+    executor, made = ending_with(ending)
+    run_all(executor, ["x = 1", "x = 1"])
+    assert checks_of(made) == [True, True]
+
+
+def test_so_many_sources_are_remembered() -> None:
+    """The one that came first is forgotten first, and checked once more."""
+    executor, made = ending_with(reported())
+    sources = [f"x = {number}" for number in range(CODES_REMEMBERED + 1)]
+    run_all(executor, [*sources, sources[1], sources[-1], sources[0]])
+    assert checks_of(made) == [True] * len(sources) + [False, False, True]
+    assert len(executor._passed) == CODES_REMEMBERED
+
+
+def test_what_another_grammar_has_passed_is_checked_by_the_next() -> None:
+    """The image may be exchanged while a worker runs."""
+    made: list[FakeSandbox] = []
+
+    def make() -> FakeSandbox:
+        made.append(FakeSandbox(reported(), (OTHER_PYTHON, "3.98.1")[len(made)]))
+        return made[-1]
+
+    run_all(serving(make), ["x = 1", "x = 1"])
+    assert checks_of(made) == [True, True]
 
 
 @pytest.mark.parametrize("version", [SAME_PYTHON, OTHER_PYTHON, "3.1.1"])
@@ -551,6 +629,22 @@ def test_a_cancel_during_the_run_ends_it() -> None:
     executor._pool.close()
 
 
+def test_a_cancel_as_the_run_ends_raises_nothing() -> None:
+    """The executor lets go of the sandbox between two looks of the thread that cancels."""
+
+    class Ending(Cancellation):
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name == "_sandbox":
+                self.uncover()
+            return found
+
+    cancellation, sandbox = Ending(), FakeSandbox(reported())
+    cancellation.cover(sandbox)
+    cancellation.cancel()
+    assert cancellation.requested
+
+
 async def test_cancelling_the_awaiting_task_ends_the_sandbox() -> None:
     """And waits until it is destroyed, so that nothing runs on unseen."""
     sandbox = FakeSandbox()
@@ -578,3 +672,120 @@ async def test_the_one_call_form_gives_the_result() -> None:
     assert (await executor.execute_strategy("x = 1", seed=3)).success
     assert sandbox.asked == [("x = 1", b"{}", 5.0, 3)]
     executor._pool.close()
+
+
+# One tenant's strategies in one sandbox.
+
+
+def sharing(*outcomes: Ending | Exception | None) -> tuple[CodeExecutor, list[FakeSandbox]]:
+    """Return an executor whose sandboxes serve three of one tenant, each of which ends so, and what it has made."""
+    made: list[FakeSandbox] = []
+
+    def make() -> FakeSandbox:
+        made.append(FakeSandbox(outcomes[len(made) % len(outcomes)]))
+        return made[-1]
+
+    executor = CodeExecutor(CONFIG, warm=0)
+    executor._pool = SandboxPool(make, 1, max_runs=3)
+    return executor, made
+
+
+def used(made: list[FakeSandbox]) -> list[int]:
+    """Return how many strategies each sandbox has served that served any."""
+    return [sandbox.runs for sandbox in made if sandbox.runs]
+
+
+def run_as(executor: CodeExecutor, *tenants: str) -> None:
+    """Run a strategy for each, one after the other, and close."""
+    for tenant in tenants:
+        executor.execute(ExecutionRequest(code="x = 1", user_id=tenant))
+    executor._pool.close()
+
+
+def test_the_operator_s_settings_reach_the_pool() -> None:
+    """How many strategies a sandbox serves, and how old it may get."""
+    executor = CodeExecutor(SandboxConfig(max_runs_per_container=3, max_age_seconds=7.0), warm=0)
+    assert (executor._pool._max_runs, executor._pool._max_age_seconds) == (3, 7.0)
+    executor.close()
+
+
+def test_a_tenant_s_strategies_share_a_sandbox() -> None:
+    """As many as it may serve; its runner is told of the last."""
+    executor, made = sharing(reported())
+    run_as(executor, *["ann"] * 4)
+    assert used(made) == [3, 1]
+    assert [sandbox.lasts for sandbox in made if sandbox.runs] == [[False, False, True], [False]]
+    assert all(sandbox.destroyed.is_set() for sandbox in made)
+
+
+def test_others_do_not() -> None:
+    """Neither two tenants, nor two strategies of nobody."""
+    executor, made = sharing(reported())
+    run_as(executor, "ann", "bob", "ann", "", "")
+    assert sorted(used(made)) == [1] * 5
+    assert [sandbox.lasts for sandbox in made if sandbox.runs] == [[False]] * 3 + [[True]] * 2
+
+
+def truncated() -> Ending:
+    """Return the ending of a strategy that succeeded, and printed more than is kept."""
+    ending = reported(truncated=True)
+    ending.truncated = True
+    return ending
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        reported(exit_code=1),
+        reported(exit_code=3),
+        reported(exit_code=None, signal=11),
+        reported(exit_code=None, signal=9, timed_out=True),
+        reported(timed_out=True),
+        reported(oom_kills=1),
+        truncated(),
+        refused_inside(),
+        refused_inside(exit_code=0),
+        Ending(how=How.BABBLED),
+        Ending(how=How.OVERDUE),
+        Ending(how=How.VANISHED, exit_code=137),
+    ],
+    ids=[
+        "exception",
+        "exit code 3",
+        "signal",
+        "deadline",
+        "deadline and exit code 0",
+        "a child out of memory",
+        "output cut",
+        "violations",
+        "violations and exit code 0",
+        "babble",
+        "overdue",
+        "vanished",
+    ],
+)
+def test_after_anything_but_a_clean_end_the_sandbox_is_destroyed(ending: Ending) -> None:
+    """The tenant's next strategy gets another one."""
+    executor, made = sharing(ending)
+    run_as(executor, "ann", "ann")
+    assert used(made) == [1, 1]
+    assert all(sandbox.destroyed.is_set() for sandbox in made)
+
+
+def test_after_trouble_with_the_engine_the_sandbox_is_destroyed() -> None:
+    """Nobody knows what state it is in."""
+    executor, made = sharing(SandboxLost("gone"), reported())
+    with pytest.raises(SandboxLost):
+        executor.execute(ExecutionRequest(code="x = 1", user_id="ann"))
+    run_as(executor, "ann")
+    assert used(made) == [1, 1]
+
+
+def test_after_a_cancel_the_sandbox_is_destroyed() -> None:
+    """Even where the strategy ended well at the same moment: its connection is shut."""
+    executor, made = sharing(reported())
+    cancellation = Cancellation()
+    cancellation.cancel()
+    assert executor.execute(ExecutionRequest(code="x = 1", user_id="ann"), cancellation=cancellation).success
+    run_as(executor, "ann")
+    assert used(made) == [1, 1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -68,3 +70,28 @@ def test_oom_kills_is_0_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(kernel, "OOM_COUNTERS", (str(tmp_path / "missing"),))
     assert kernel.open_oom_counter() is None
     assert kernel.oom_kills(None) == 0
+
+
+def test_cpu_seconds_of_a_child_are_its_own() -> None:
+    """What one process has had, told apart from this one's, to the microsecond and while it lives."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+        os.write(write, b"x")
+        time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(read, 1)
+        first = kernel.cpu_seconds(child)
+        time.sleep(0.05)
+        assert 0.1 <= first < 0.2
+        assert kernel.cpu_seconds(child) == pytest.approx(first, abs=0.01), "it sleeps"
+        assert kernel.cpu_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.05)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import itertools
 import json
+import mmap
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from worker.sandbox import channel, runner
-from worker.sandbox.channel import Run
-from worker.sandbox.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, Frame, FrameDecoder, FrameError, encode, split
+from worker.sandbox.frames import (
+    CHUNK_BYTES,
+    HEADER,
+    MAX_PAYLOAD_BYTES,
+    Frame,
+    FrameDecoder,
+    FrameError,
+    encode,
+    split,
+)
 from worker.sandbox.runner import Outlet
+from worker.sandbox.standby import Standby
 from worker.sandbox.strategy import EXPLANATION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from worker.sandbox.channel import Run
 
 
 class Control:
@@ -147,6 +164,21 @@ def test_both_streams_share_one_budget(control: Control, pipe: Pipe) -> None:
 def test_one_piece_fits_one_frame() -> None:
     """What one read may give is what one frame may hold."""
     assert CHUNK_BYTES <= MAX_PAYLOAD_BYTES
+    assert len(channel.passage()) == HEADER.size + CHUNK_BYTES
+
+
+def test_no_fork_has_the_memory_that_output_passes_through() -> None:
+    """The kernel does not copy it: "dc" among the flags of proc(5), smaps."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(channel.passage()))
+    flags: list[list[str]] = []
+    here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(found[1], 16) <= address < int(found[2], 16)
+        elif here and line.startswith("VmFlags:"):
+            flags.append(line.split())
+    assert len(flags) == 1
+    assert "dc" in flags[0]
 
 
 # The wire.
@@ -163,89 +195,129 @@ def task(source: str, **options: Any) -> bytes:
     return encode(Frame.CODE, json.dumps(options).encode() + b"\n" + source.encode())
 
 
-def received(control: Control, *pieces: bytes) -> Run:
-    """Return the run that comes of these bytes."""
-    control.say(*pieces)
-    run = channel.receive()
-    assert run is not None
-    return run
+@dataclass
+class Received:
+    """A run as it came in, with the memory and the file that its process shares with the runner."""
+
+    run: Run
+    task: mmap.mmap
+    data_fd: int
+
+    def options(self) -> tuple[dict[str, Any], str]:
+        """Return options and source, as the strategy's process reads them."""
+        line, _, source = self.task[: self.run.task_bytes].decode().partition("\n")
+        return json.loads(line), source
 
 
-def test_a_run_arrives_whole(control: Control) -> None:
+@pytest.fixture
+def task_memory() -> Iterator[mmap.mmap]:
+    """Where options and source go."""
+    with mmap.mmap(-1, MAX_PAYLOAD_BYTES) as memory:
+        yield memory
+
+
+@pytest.fixture
+def data_fd() -> Iterator[int]:
+    """Where the data goes: a file as a process that stands by has it."""
+    fd = os.memfd_create("data.json", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def receive(control: Control, task_memory: mmap.mmap, data_fd: int) -> Callable[..., Received]:
+    """Return the run that comes of some bytes."""
+
+    def receive(*pieces: bytes) -> Received:
+        control.say(*pieces)
+        run = channel.receive(task_memory, data_fd)
+        assert run is not None
+        return Received(run, task_memory, data_fd)
+
+    return receive
+
+
+Receive = Callable[..., Received]
+
+
+def test_a_run_arrives_whole(receive: Receive) -> None:
     """Limits for the runner; options, code and data for its children, the data in a file."""
-    run = received(control, header(4), task("é = 1\nprint(é)", seed=7), encode(Frame.DATA, b"[42]"))
-    assert (run.timeout, run.output_bytes, run.check, run.last) == (5.0, 100, False, True)
-    assert run.options() == ({"seed": 7}, "é = 1\nprint(é)")
-    assert os.pread(run.data_fd, 10, 0) == b"[42]"
-    run.close()
+    got = receive(header(4), task("é = 1\nprint(é)", seed=7), encode(Frame.DATA, b"[42]"))
+    assert (got.run.timeout, got.run.output_bytes, got.run.check, got.run.last) == (5.0, 100, False, True)
+    assert got.options() == ({"seed": 7}, "é = 1\nprint(é)")
+    assert os.pread(got.data_fd, 10, 0) == b"[42]"
 
 
-def test_nothing_of_a_run_stays(control: Control) -> None:
-    """Its memory is gone with it, its descriptor, too."""
-    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    run.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
-    with pytest.raises(ValueError, match="closed"):
-        run.options()
+def test_nothing_of_a_longer_run_is_read_with_a_shorter_one(
+    control: Control, task_memory: mmap.mmap, data_fd: int
+) -> None:
+    """What stands behind the source is not part of it, whatever was there."""
+    task_memory[:] = b"#" * len(task_memory)
+    control.say(header(0), task("x = 1", seed=7))
+    run = channel.receive(task_memory, data_fd)
+    assert run is not None
+    assert Received(run, task_memory, data_fd).options() == ({"seed": 7}, "x = 1")
+
+
+def test_the_largest_code_arrives(receive: Receive) -> None:
+    """It fills the memory for it to the last byte."""
+    source = "#" * (MAX_PAYLOAD_BYTES - len(b"{}\n"))
+    got = receive(header(0), task(source))
+    assert got.run.task_bytes == len(got.task)
+    assert got.options() == ({}, source)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
-def test_a_run_arrives_in_any_pieces(control: Control, size: int) -> None:
+def test_a_run_arrives_in_any_pieces(receive: Receive, size: int) -> None:
     """However the pipe cuts it, and the end of the channel is not needed to know that all is there."""
     wire = header(4) + task("x = 1") + encode(Frame.DATA, b"[") + encode(Frame.DATA, b"42]")
-    run = received(control, *(wire[at : at + size] for at in range(0, len(wire), size)))
-    assert (run.options()[1], os.pread(run.data_fd, 10, 0)) == ("x = 1", b"[42]")
-    run.close()
+    got = receive(*(wire[at : at + size] for at in range(0, len(wire), size)))
+    assert (got.options()[1], os.pread(got.data_fd, 10, 0)) == ("x = 1", b"[42]")
 
 
-def test_a_large_data_file_arrives(control: Control) -> None:
+def test_a_large_data_file_arrives(receive: Receive) -> None:
     """Four MiB in 64 KiB frames, through a pipe that holds one of them."""
     data = bytes(itertools.islice(itertools.cycle(range(251)), 4 * 2**20))
-    run = received(control, header(len(data)), task("x"), *split(Frame.DATA, data))
-    assert os.fstat(run.data_fd).st_size == len(data)
-    assert os.pread(run.data_fd, len(data), 0) == data
-    run.close()
+    got = receive(header(len(data)), task("x"), *split(Frame.DATA, data))
+    assert os.fstat(got.data_fd).st_size == len(data)
+    assert os.pread(got.data_fd, len(data), 0) == data
 
 
-def test_the_data_file_is_sealed(control: Control) -> None:
+@pytest.mark.parametrize("data", [b"", b"[42]"], ids=["empty", "some"])
+def test_the_data_file_is_sealed(receive: Receive, data: bytes) -> None:
     """Read-only for good: not written, grown, cut, nor unsealed."""
-    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
+    fd = receive(header(len(data)), task("x"), *split(Frame.DATA, data)).data_fd
     with pytest.raises(PermissionError):
-        os.pwrite(run.data_fd, b"x", 0)
+        os.pwrite(fd, b"x", 0)
     with pytest.raises(PermissionError):
-        os.pwrite(run.data_fd, b"x", 4)
+        os.pwrite(fd, b"x", 4)
     with pytest.raises(PermissionError):
-        os.ftruncate(run.data_fd, 0)
+        os.ftruncate(fd, 100)
+    if data:
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
     with pytest.raises(PermissionError):
-        os.ftruncate(run.data_fd, 100)
-    with Path(f"/proc/self/fd/{run.data_fd}").open("r+b", buffering=0) as again, pytest.raises(PermissionError):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    with Path(f"/proc/self/fd/{fd}").open("r+b", buffering=0) as again, pytest.raises(PermissionError):
         again.write(b"x")
-    run.close()
 
 
-def test_every_open_of_the_data_file_starts_at_its_beginning(control: Control) -> None:
+def test_every_open_of_the_data_file_starts_at_its_beginning(receive: Receive) -> None:
     """The path in the image is a link to the descriptor, and each open has its own offset."""
-    run = received(control, header(4), task("x"), encode(Frame.DATA, b"[42]"))
-    assert [Path(f"/proc/self/fd/{run.data_fd}").read_bytes() for _ in range(2)] == [b"[42]"] * 2
-    run.close()
-
-
-def test_the_data_file_is_not_inherited(control: Control) -> None:
-    """Only the strategy's own process gets it, at its one number."""
-    run = received(control, header(0), task("x"))
-    assert os.get_inheritable(run.data_fd) is False
-    run.close()
+    got = receive(header(4), task("x"), encode(Frame.DATA, b"[42]"))
+    assert [Path(f"/proc/self/fd/{got.data_fd}").read_bytes() for _ in range(2)] == [b"[42]"] * 2
 
 
 @pytest.mark.parametrize(
     "pieces",
     [[], [b"\x01"], [header(4)], [header(4), task("x")], [header(2), task("x"), encode(Frame.DATA, b"{")]],
 )
-def test_a_hang_up_before_the_run_is_complete_is_none(control: Control, pieces: list[bytes]) -> None:
+def test_a_hang_up_before_the_run_is_complete_is_none(
+    control: Control, task_memory: mmap.mmap, data_fd: int, pieces: list[bytes]
+) -> None:
     """A worker that died half-way: the runner leaves without running anything."""
     control.say(*pieces)
-    assert channel.receive() is None
+    assert channel.receive(task_memory, data_fd) is None
 
 
 @pytest.mark.parametrize(
@@ -259,18 +331,20 @@ def test_a_hang_up_before_the_run_is_complete_is_none(control: Control, pieces: 
         [header(1), task("x"), encode(Frame.DATA, b"xy")],
     ],
 )
-def test_a_frame_out_of_place_ends_the_runner(control: Control, pieces: list[bytes]) -> None:
+def test_a_frame_out_of_place_ends_the_runner(
+    control: Control, task_memory: mmap.mmap, data_fd: int, pieces: list[bytes]
+) -> None:
     """With a line on its stderr, which the worker shows."""
     control.say(*pieces)
     with pytest.raises(SystemExit, match="unexpected frame"):
-        channel.receive()
+        channel.receive(task_memory, data_fd)
 
 
-def test_babble_ends_the_runner(control: Control) -> None:
+def test_babble_ends_the_runner(control: Control, task_memory: mmap.mmap, data_fd: int) -> None:
     """Bytes that are no frame."""
     control.say(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(FrameError):
-        channel.receive()
+        channel.receive(task_memory, data_fd)
 
 
 def test_a_frame_is_sent_whole(control: Control) -> None:
@@ -307,7 +381,14 @@ def test_main_refuses_to_be_anything_but_pid_1(monkeypatch: pytest.MonkeyPatch) 
     def stop(*_: object) -> None:
         pytest.fail("the guard let it through")
 
-    for module, name in ((runner, "prepare"), (runner, "serve"), (channel, "send_json"), (channel, "receive")):
+    for module, name in (
+        (runner, "prepare"),
+        (runner, "receive"),
+        (runner, "serve"),
+        (channel, "send_json"),
+        (channel, "receive"),
+        (Standby, "ready"),
+    ):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr(os, "getpid", lambda: 4711)
     with pytest.raises(SystemExit, match="PID 1 of a sandbox container") as caught:

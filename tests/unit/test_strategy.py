@@ -269,7 +269,8 @@ PROGRAM = """
 import mmap, sys
 sys.path.insert(0, sys.argv[1])
 import strategy
-strategy.run(sys.argv[2], 7, mmap.mmap(-1, strategy.EXPLANATION_BYTES))
+strategy.open_streams()
+strategy.run(7, sys.argv[2], mmap.mmap(-1, strategy.EXPLANATION_BYTES))
 """
 
 

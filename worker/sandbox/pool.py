@@ -133,7 +133,8 @@ class SandboxPool:
         return young and sandbox.runs < self._max_runs and sandbox.alive()
 
     def wait_until_warm(self) -> None:
-        """Block until every start under way has ended, well or badly."""
+        """Block until what is to be kept warm has been started, well or badly."""
+        self.warm()
         with self._lock:
             coming = list(self._coming)
         wait(coming)
@@ -222,10 +223,11 @@ class SandboxPool:
         dropped: Acquired | None = acquired
         if clean and not acquired.last and self._may_serve(acquired.sandbox):
             with self._lock:
-                if self._size and not self._closed.is_set():
+                if self._have_keeper():
                     events.sandbox_kept.send(sender=SandboxPool)
                     self._kept.append(acquired)
                     dropped = self._kept.popleft() if len(self._kept) > self._size else None
+            self._released.set()
         if dropped is not None:
             self._let_go(dropped.sandbox, used=dropped is acquired)
 

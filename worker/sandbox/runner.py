@@ -135,8 +135,8 @@ def serve(run: Run, standby: Standby, wakeup: int, oom_counter: int | None) -> N
         standby.run(run.task_bytes)
         supervisor.watch()
     supervisor.end()
-    exit_code = supervisor.exit_code
-    explanation = standby.left(strategy.EXPLANATION_BYTES) if token and exit_code else b""
+    exit_code = supervisor.exit_code if token else None
+    explanation = standby.left(strategy.EXPLANATION_BYTES) if exit_code else b""
     channel.send_json(
         Frame.REPORT,
         {

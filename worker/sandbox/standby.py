@@ -77,7 +77,7 @@ class Standby:
 
     def check(self, task_bytes: int) -> None:
         """Have it check the source."""
-        os.write(self.gate, ORDER.pack(CHECK, task_bytes))
+        self._order(CHECK, task_bytes)
 
     def found_it_clean(self) -> bool:
         """Return what it says of the source; False when it has ended instead."""
@@ -85,7 +85,11 @@ class Standby:
 
     def run(self, task_bytes: int) -> None:
         """Have it run the strategy."""
-        os.write(self.gate, ORDER.pack(RUN, task_bytes))
+        self._order(RUN, task_bytes)
+
+    def _order(self, what: bytes, task_bytes: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as whoever watches it will see
+            os.write(self.gate, ORDER.pack(what, task_bytes))
 
     def left(self, most: int) -> bytes:
         """Return what it has left, up to the first NUL; the runner only passes it on."""
