@@ -13,13 +13,24 @@ def libraries() -> None:
     import numpy  # noqa: F401, ICN001, PLC0415  # after the process is sealed
     import pandas  # noqa: F401, ICN001, PLC0415
 
-    rehearse()
+    use()
     gc.freeze()  # no collection need look at any of it, nor, in a fork, copy it by looking
     gc.enable()
 
 
+def random() -> None:
+    """Import what many strategies use, and not all; for when there is time."""
+    import numpy.random  # noqa: ICN001, PLC0415
+
+
 def rehearse() -> None:
-    """Do once what most strategies do."""
+    """Do once what strategies do."""
+    use()
+    random()
+
+
+def use() -> None:
+    """Compute a little, as most strategies do."""
     import numpy as np  # noqa: PLC0415  # imported by now
     import pandas as pd  # noqa: PLC0415
 

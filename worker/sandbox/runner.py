@@ -216,6 +216,7 @@ def main() -> NoReturn:
             os.read(channel.CONTROL_IN, 1)  # an end takes a processor, which the result needs: wait for the hang-up
             break
         standby.close()
+        preload.random()
         standby = Standby.ready()
     os._exit(0)
 

@@ -57,7 +57,8 @@ def reseed(seed: int | None) -> None:
     """Give the global generators their own seed: a fork inherits the runner's state, the same in every sandbox."""
     if seed is not None:
         random.seed(seed)
-    if numpy := sys.modules.get("numpy"):
+    numpy = sys.modules.get("numpy")
+    if numpy and (seed is not None or "numpy.random" in sys.modules):  # imported later, it finds a seed of its own
         numpy.random.seed(seed if seed is not None else int.from_bytes(os.urandom(4), "big"))
 
 
