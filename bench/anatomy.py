@@ -19,8 +19,8 @@ from worker.sandbox.owner import Owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What a sandbox does until it is ready, and when it has come so far, by a clock that is the same in every container: the
-#: kernel's.
+#: What a sandbox does until it is ready, and when it has come so far, by the kernel's clock, which is the same in every
+#: container.
 TELLING = """
 import gc, time
 marks = [time.monotonic()]

@@ -253,6 +253,7 @@ def test_numpy_is_always_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork inherits its state: without a seed of its own, every strategy would draw the same."""
     numpy = FakeRandom()
     monkeypatch.setitem(sys.modules, "numpy", numpy)
+    monkeypatch.setitem(sys.modules, "numpy.random", numpy)
     state = random.getstate()
     for seed in (0, 7, None, None):
         strategy.reseed(seed)
@@ -260,6 +261,18 @@ def test_numpy_is_always_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numpy.seeds[:2] == [0, 7]
     assert numpy.seeds[2] != numpy.seeds[3]
     assert all(0 <= seed < 2**32 for seed in numpy.seeds)
+
+
+def test_what_nobody_has_imported_is_not_imported_for_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one when it is imported; a seed that was asked for it must be given."""
+    numpy = FakeRandom()
+    monkeypatch.setitem(sys.modules, "numpy", numpy)
+    monkeypatch.delitem(sys.modules, "numpy.random", raising=False)
+    state = random.getstate()
+    for seed in (None, 7):
+        strategy.reseed(seed)
+    random.setstate(state)
+    assert numpy.seeds == [7]
 
 
 # The whole, in a process of its own.
