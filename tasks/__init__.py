@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.client import StrategyClient
+from tasks.document import DatasetRef
 from tasks.models import (
     ErrorDetail,
     ExecutionLimits,
@@ -16,6 +17,7 @@ from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
 
 __all__ = [
+    "DatasetRef",
     "ErrorDetail",
     "ExecutionLimits",
     "ExecutionMetrics",

@@ -7,14 +7,14 @@ import contextlib
 import time
 import uuid
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
-
-import redis.exceptions
-from kombu.exceptions import OperationalError
 
 from tasks import message
 from tasks.app import create_app
-from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, StratboxError
+from tasks.connection import redis_errors
+from tasks.datasets import Datasets
+from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
@@ -26,31 +26,15 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from tasks.document import DatasetRef
     from tasks.ledger import Ledger
 
-__all__ = ["StrategyClient", "redis_errors"]
+__all__ = ["StrategyClient"]
 
 LOWEST_PRIORITY = 9
 #: A caller's key and user make the id of a submission, the same each time.
 KEY_NAMESPACE = uuid.UUID("5a5c3b8e-7d0f-4c52-9a35-0f6f3c1d9b42")
 MAX_KEY_CHARS = 256
-
-
-@contextlib.contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn whatever Redis and kombu raise into `BrokerUnavailable`."""
-    try:
-        yield
-    except StratboxError:
-        raise  # a ResultTimeout is an OSError, too
-    except (redis.exceptions.RedisError, OperationalError, OSError, RuntimeError) as exc:
-        # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
-        if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):
-            raise
-        cause = exc.__cause__ or exc
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
-        raise BrokerUnavailable(msg) from exc
 
 
 class StrategyClient:
@@ -71,11 +55,17 @@ class StrategyClient:
         ledger: Ledger = self._app.backend.ledger
         return ledger
 
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Data that many submissions share: `put` them once, and submit with what it returns as `data`."""
+        return Datasets(self.settings, self._app.backend.client)
+
     def submit(  # noqa: PLR0913  # the fields of a request, named as such
         self,
         code: str,
-        data: JsonValue = None,
+        data: JsonValue | DatasetRef = None,
         *,
+        params: dict[str, JsonValue] | None = None,
         timeout: float | None = None,
         user_id: str = "",
         priority: int = 0,
@@ -86,7 +76,8 @@ class StrategyClient:
 
         Args:
             code: Python source, at most 256 KiB.
-            data: any JSON value, at most 16 MiB as text; None stands for `{}`.
+            data: any JSON value, at most 16 MiB as text, or what `datasets.put` has returned; None stands for `{}`.
+            params: the strategy finds them under the key `params` of the data, which must be an object then.
             timeout: wall clock of the strategy, seconds, at most 60.
             user_id: whose strategy it is.
             priority: 0 (first) to 9 (last), among the strategies of this user; users take turns.
@@ -96,10 +87,11 @@ class StrategyClient:
 
         Raises:
             InvalidRequest: an argument breaks the contract, or the key was used for another request.
+            UnknownDataset: the data set is not in Redis any more; put it again.
             QueueFull, TenantLimit: no room now; nothing was enqueued, and `retry_after` says when to come again.
             BrokerUnavailable: Redis does not answer; it may have taken the submission. With a `key`, repeat it safely.
         """
-        request = ExecutionRequest.build(code, data, timeout=timeout, user_id=user_id, seed=seed)
+        request = ExecutionRequest.build(code, data, params=params, timeout=timeout, user_id=user_id, seed=seed)
         return self.submit_request(request, priority=priority, key=key)
 
     def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
@@ -110,7 +102,14 @@ class StrategyClient:
         submission = Submission(_new_id(request.user_id, key), self)
         with redis_errors(), submission_headers(submission.id) as headers:
             encoded = message.encode(self._app, submission.id, request, headers)
-            self.ledger.submit(submission.id, encoded, tenant=request.user_id, priority=priority, keyed=key is not None)
+            self.ledger.submit(
+                submission.id,
+                encoded,
+                tenant=request.user_id,
+                priority=priority,
+                keyed=key is not None,
+                dataset=request.dataset,
+            )
         return submission
 
     def _submit_patiently(self, request: ExecutionRequest, priority: int) -> Submission:
@@ -187,7 +186,7 @@ class StrategyClient:
         finally:
             self._abandon(waiting)
 
-    async def submit_async(self, code: str, data: JsonValue = None, **options: Any) -> Submission:
+    async def submit_async(self, code: str, data: JsonValue | DatasetRef = None, **options: Any) -> Submission:
         """Do what `submit` does without blocking the event loop."""
         return await asyncio.to_thread(self.submit, code, data, **options)
 
