@@ -15,6 +15,7 @@ from tasks.models import (
 )
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
+from tasks.sweep import SweepPoint
 
 __all__ = [
     "DatasetRef",
@@ -28,5 +29,6 @@ __all__ = [
     "StrategyClient",
     "Submission",
     "SubmissionState",
+    "SweepPoint",
     "Violation",
 ]

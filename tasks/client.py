@@ -14,20 +14,23 @@ from tasks import message
 from tasks.app import create_app
 from tasks.connection import redis_errors
 from tasks.datasets import Datasets
-from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest
+from tasks.document import DatasetRef
+from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, UnknownSubmission
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
 from tasks.submission import Submission, cancellation
+from tasks.sweep import Flight, sweep, sweep_async
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
-    from tasks.document import DatasetRef
     from tasks.ledger import Ledger
+    from tasks.sweep import SweepPoint
+    from tasks.watch import AsyncWatch, Watch
 
 __all__ = ["StrategyClient"]
 
@@ -184,7 +187,52 @@ class StrategyClient:
                 yield waiting[0].result(timeout)
                 waiting.popleft()
         finally:
-            self._abandon(waiting)
+            self.abandon(waiting)
+
+    def sweep(  # noqa: PLR0913  # the fields of a request, named as such
+        self,
+        code: str,
+        data: JsonValue | DatasetRef = None,
+        params: Iterable[Mapping[str, JsonValue]] = (),
+        *,
+        timeout: float | None = None,
+        user_id: str = "",
+        seed: int | None = None,
+        priority: int = 0,
+        in_flight: int = 64,
+        patience: float | None = None,
+    ) -> Iterator[SweepPoint]:
+        """Run one strategy on the same data with many parameters, and yield each run as it ends, in no order.
+
+        Where there is no room for one, it waits. Stopping early, or an error, cancels what is still in flight.
+
+        Args:
+            code: as for `submit`.
+            data: an object, or what `datasets.put` has returned. Data of the first kind are put, once.
+            params: of each run, read lazily; the strategy finds them under the key `params` of the data.
+            timeout: wall clock of each run, seconds, at most 60.
+            user_id: as for `submit`.
+            seed: as for `submit`; the same for each.
+            priority: of all of them, 0 (first) to 9 (last).
+            in_flight: how many are submitted and have not ended, at most.
+            patience: how long to wait for any of them to end, seconds; None waits for ever.
+
+        Raises:
+            InvalidRequest, UnknownDataset, DatasetsFull, BrokerUnavailable: as `submit` and `datasets.put`.
+            ResultTimeout: none has ended within `patience`.
+        """
+        data = self._shared(data)
+        fields = {"timeout": timeout, "user_id": user_id, "seed": seed}
+        requests = (ExecutionRequest.build(code, data, params=one, **fields) for one in params)
+        return sweep(self, requests, Flight(self, in_flight, priority), patience)
+
+    def _shared(self, data: JsonValue | DatasetRef) -> DatasetRef | None:
+        if data is None or isinstance(data, DatasetRef):
+            return data
+        if not isinstance(data, dict):
+            msg = "params: they become a key of the data, so the data must be an object"
+            raise InvalidRequest(msg)
+        return self.datasets.put(data)
 
     async def submit_async(self, code: str, data: JsonValue | DatasetRef = None, **options: Any) -> Submission:
         """Do what `submit` does without blocking the event loop."""
@@ -210,11 +258,37 @@ class StrategyClient:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
         finally:
-            await asyncio.to_thread(self._abandon, waiting)
+            await asyncio.to_thread(self.abandon, waiting)
 
-    def _abandon(self, waiting: Iterable[Submission]) -> None:
-        for submission in waiting:
-            with contextlib.suppress(BrokerUnavailable):
+    async def sweep_async(
+        self,
+        code: str,
+        data: JsonValue | DatasetRef = None,
+        params: Iterable[Mapping[str, JsonValue]] = (),
+        **options: Any,
+    ) -> AsyncGenerator[SweepPoint, None]:
+        """Do what `sweep` does without blocking the event loop."""
+        in_flight, priority = options.pop("in_flight", 64), options.pop("priority", 0)
+        patience = options.pop("patience", None)
+        data = await asyncio.to_thread(self._shared, data)
+        requests = (ExecutionRequest.build(code, data, params=one, **options) for one in params)
+        points = sweep_async(self, requests, Flight(self, in_flight, priority), patience)
+        async with contextlib.aclosing(points):
+            async for point in points:
+                yield point
+
+    def watch(self) -> contextlib.AbstractContextManager[Watch]:
+        """Give what waits for whichever of many submissions ends next; what it raises are Redis' own exceptions."""
+        return self._results.watch()
+
+    def watch_async(self) -> contextlib.AbstractAsyncContextManager[AsyncWatch]:
+        """Give one that does not block the event loop."""
+        return self._results.watch_async()
+
+    def abandon(self, submissions: Iterable[Submission]) -> None:
+        """Cancel them as far as that is possible."""
+        for submission in submissions:
+            with contextlib.suppress(BrokerUnavailable, UnknownSubmission):
                 submission.cancel()
 
     def workers(self, timeout: float = 1.0) -> list[str]:

@@ -20,7 +20,7 @@ import redis
 from celery import Celery
 from local import private_redis, private_worker
 
-from tasks import DatasetRef, ExecutionRequest, ExecutionStatus, Settings, StrategyClient, SubmissionState
+from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient, SubmissionState
 from tasks.errors import DatasetsFull, InvalidRequest, UnknownDataset
 from worker.datasets import FOLDER_PREFIX
 
@@ -367,14 +367,12 @@ def market(size_bytes: int) -> dict[str, Any]:
     return {"close": close}
 
 
-def test_many_submissions_move_the_data_once(
-    client: StrategyClient, worker_process: subprocess.Popen[bytes], redis_url: str
-) -> None:
+@pytest.mark.usefixtures("worker_process")
+def test_many_submissions_move_the_data_once(client: StrategyClient, redis_url: str) -> None:
     """Of SUBMISSIONS=1000 over 8 MiB all that Redis sends and receives, each message included, is below twice the data.
 
     By default they are fewer, and what each of them costs counts a thousand times. --log-cli-level=INFO shows figures.
     """
-    del worker_process
     count = int(os.environ.get("SUBMISSIONS", "60"))
     data = market(8 * 2**20)
     code = "print(open('/workspace/data.json').read(40).partition('}')[0])"
@@ -384,15 +382,12 @@ def test_many_submissions_move_the_data_once(
         first = client.submit(code, ref, params={"number": -1}, user_id="one").result(timeout=60)
         assert first.success, first.error
         once = traffic(direct) - before
-        requests = (
-            ExecutionRequest(code=code, dataset=ref.digest, params={"number": number}, user_id="one")
-            for number in range(count)
-        )
+        points: Any = ({"number": number} for number in range(count))
         started = time.monotonic()
-        outputs = [result.output for result in client.map(requests, timeout=60)]
+        found = list(client.sweep(code, ref, points, user_id="one", patience=60))
         seconds = time.monotonic() - started
         each = (traffic(direct) - before - once) / count
-    assert outputs == [f'{{"params":{{"number":{number}\n' for number in range(count)]
+    assert {point.result.output for point in found} == {f'{{"params":{{"number":{n}\n' for n in range(count)}
     log.info("%d in %.1f s; of %d bytes: %d once, %d each", count, seconds, ref.size_bytes, once, each)
     assert 8 * 2**20 <= ref.size_bytes < 8 * 2**20 + 100
     assert once + each * max(count, 1000) <= 2 * ref.size_bytes

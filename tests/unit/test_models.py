@@ -79,6 +79,7 @@ def test_exports_of_the_contract() -> None:
         "StrategyClient",
         "Submission",
         "SubmissionState",
+        "SweepPoint",
         "Violation",
     ]
     assert all(hasattr(tasks, name) for name in tasks.__all__)
