@@ -35,6 +35,7 @@ from worker import display, doctor, files, recovery
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
 from worker.settings import WorkerSettings
+from worker.sweep.command import sweep
 
 SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE, NO_ROOM = range(5)
 POLL_SECONDS = 0.5
@@ -214,6 +215,7 @@ def put(file: Annotated[Path, typer.Argument(help="JSON file.")]) -> None:
     display.write(str(ref))
 
 
+app.command()(sweep)
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(recovery.dead, name="dead")
 app.command()(recovery.reconcile)

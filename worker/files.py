@@ -1,4 +1,4 @@
-"""What a person gives the command line to read: a strategy, data, parameters. What is wrong with it is one line."""
+"""What a person gives the command line to read, and where it writes to. What is wrong with it is one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-__all__ = ["parse_json", "read", "read_json"]
+__all__ = ["check_writable", "parse_json", "read", "read_json", "write"]
 
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
@@ -46,6 +46,35 @@ def read_json(path: Path) -> JsonValue:
         InvalidRequest: it cannot be read, or is no JSON.
     """
     return parse_json(read(path), str(path))
+
+
+def check_writable(path: Path) -> None:
+    """See to it that a file can be written, without changing it or leaving one.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    try:
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as exc:
+        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
+        raise InvalidRequest(msg) from exc
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        InvalidRequest: it cannot be written.
+    """
+    try:
+        path.write_bytes(content)
+    except OSError as exc:
+        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
+        raise InvalidRequest(msg) from exc
 
 
 def parse_json(text: str, name: str) -> JsonValue:

@@ -213,6 +213,19 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
         (("submit", "{good}", "--params", '{{"fast": NaN}}'), "--params: not JSON (NaN is not JSON; use null)"),
         (("run", "{good}", "--params", "[5]"), "params: Input should be a valid dictionary"),
         (("run", "{good}", "--dataset", "x"), "No such option: --dataset"),
+        (("sweep",), "Missing argument"),
+        (("sweep", "{good}"), "Missing option '--grid'"),
+        (("sweep", "{good}", "--grid", "fast"), "--grid fast: write name=start:stop:step or name=value,value"),
+        (("sweep", "{good}", "--grid", "x=1:2"), "--grid x=1:2: write start:stop:step"),
+        (("sweep", "{good}", "--grid", "x=0:99:1", "--grid", "y=0:100:1"), "--grid: 100 x 101 = 10,100 points"),
+        (("sweep", "{good}.none", "--grid", "x=1"), "{good}.none: no such file or directory"),
+        (("sweep", "{good}", "--grid", "x=1", "--data", "{good}"), "{good}: not JSON ("),
+        (("sweep", "{good}", "--grid", "x=1", "--data", "{good}", "--dataset", "x"), "give either --data or --dataset"),
+        (("sweep", "{good}", "--grid", "x=1", "--top", "0"), "Invalid value for '--top'"),
+        (("sweep", "{good}", "--grid", "x=1", "--csv", "{good}/x"), "{good}/x: not a directory"),
+        (("sweep", "{good}", "--grid", "x=1", "--json", "/"), "/: is a directory"),
+        (("sweep", "{good}", "--grid", "x=1,2", "--heatmap", "x.png"), "--heatmap: exactly two parameters must have"),
+        (("sweep", "{good}", "--grid", "x=1", "--timeout", "61"), "timeout: Input should be less than or equal to 60"),
         (("dataset",), "Missing command."),
         (("dataset", "put"), "Missing argument"),
         (("dataset", "put", "{good}"), "{good}: not JSON ("),
@@ -261,6 +274,7 @@ def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.Monkey
         ("dead", "drop", "--all"),
         ("reconcile",),
         ("dataset", "put", "{data}"),
+        ("sweep", "{good}", "--grid", "x=1,2"),
     ],
 )
 def test_redis_down(
@@ -334,7 +348,7 @@ def test_help_is_no_error(run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert "Exit" in out
-    commands = "run submit result status cancel validate worker flower doctor reconcile dataset dead".split()
+    commands = "run submit result status cancel validate worker flower doctor reconcile dataset dead sweep".split()
     assert [name for name in commands if f"  {name} " not in out] == []
 
 
