@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.sandbox.owner import Owner
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -26,8 +24,9 @@ __all__ = ["DatasetCache", "clean_up", "shared_cache", "start"]
 
 #: By it the reaper and the pool processes know the folder.
 FOLDER_VARIABLE = "STRATBOX_DATASETS_FOLDER"
-FOLDER_PREFIX = "stratbox-datasets-"
-OWNER_FILE, LOCK_SUFFIX = "owner", ".lock"
+#: It is called by the second until its worker holds it, so that nobody takes it for one of the dead.
+FOLDER_PREFIX, UNFINISHED_PREFIX = "stratbox-datasets-", "stratbox-unfinished-"
+LOCK_SUFFIX = ".lock"
 #: Data sets whose hash begins alike share a lock: there are 256 of them, and one for the folder.
 LOCK_DIGITS, FOLDER_LOCK = 2, "folder"
 
@@ -86,7 +85,7 @@ class DatasetCache:
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size_bytes: int) -> None:
-        files = [(one.stat(), one) for one in self._folder.iterdir() if _holds_data(one)]
+        files = [(one.stat(), one) for one in self._folder.iterdir() if one.suffix != LOCK_SUFFIX]
         excess = size_bytes + sum(stat.st_size for stat, _ in files) - self._max_bytes
         for stat, file in sorted(files, key=lambda each: each[0].st_mtime_ns):
             if excess <= 0:
@@ -115,8 +114,10 @@ def start() -> None:
     """Make the folder for this process, a worker's main one, and its pool processes; remove those of the dead."""
     _remove_left_overs()
     try:
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        (folder / OWNER_FILE).write_text(str(Owner.current()))
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX))
+        # Held by this process and those it forks, for as long as one of them lives; closed by the kernel.
+        fcntl.flock(os.open(unfinished, os.O_RDONLY), fcntl.LOCK_EX)
+        folder = unfinished.rename(unfinished.with_name(unfinished.name.replace(UNFINISHED_PREFIX, FOLDER_PREFIX)))
     except OSError as exc:
         log.warning("data sets cannot be kept here, each run fetches its own", error=str(exc))
         return
@@ -141,15 +142,11 @@ def _folder() -> Path | None:
     return folder if folder.name.startswith(FOLDER_PREFIX) and folder.is_dir() else None
 
 
-def _holds_data(file: Path) -> bool:
-    return file.name != OWNER_FILE and file.suffix != LOCK_SUFFIX
-
-
 def _remove_left_overs() -> None:
+    """Remove the folders that nobody holds: a lock is seen from other containers, too, a process number is not."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        try:
-            owner = Owner.parse((folder / OWNER_FILE).read_text())
-        except (OSError, ValueError):
-            continue  # somebody else's, or just being made
-        if owner.gone() or owner.of_another_boot():
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # somebody else's, or it has just gone
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import uuid
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from tasks.ledger import Beginning, Ledger
     from tasks.models import ExecutionResult
+    from worker.datasets import DatasetCache
 
 __all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor", "register"]
 
@@ -225,8 +226,7 @@ class ExecutionTask(Task):
         if request.dataset is None:
             return request
         read = partial(Datasets(self.app.settings, self.backend.client).read, request.dataset)
-        cache = shared_cache(WorkerSettings().dataset_cache_bytes)
-        return request.with_dataset(cache.text(request.dataset, lambda: _ask(read)))
+        return request.with_dataset(_dataset_cache().text(request.dataset, lambda: _ask(read)))
 
     def _log(self, request: ExecutionRequest, result: ExecutionResult) -> None:
         measured = result.metrics.model_dump(exclude_none=True)
@@ -243,6 +243,11 @@ class ExecutionTask(Task):
         if not isinstance(submitted, float) or not math.isfinite(submitted):
             return None
         return max(0.0, time.time() - submitted)  # two machines' clocks: the difference may come out negative
+
+
+@cache
+def _dataset_cache() -> DatasetCache:
+    return shared_cache(WorkerSettings().dataset_cache_bytes)
 
 
 def _ask(question: Callable[[], Answer]) -> Answer:

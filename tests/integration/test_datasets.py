@@ -397,9 +397,9 @@ def test_many_submissions_move_the_data_once(client: StrategyClient, redis_url: 
 
 
 def folder_of(process: subprocess.Popen[bytes]) -> Path:
-    """Return the one folder that a worker's processes share."""
-    folders = Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*")
-    (found,) = (folder for folder in folders if f"/{process.pid}/" in (folder / "owner").read_text())
+    """Return the one folder that a worker's processes share, which it holds open."""
+    held = {descriptor.readlink() for descriptor in Path(f"/proc/{process.pid}/fd").iterdir()}
+    (found,) = held & set(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
     return found
 
 
