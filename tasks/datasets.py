@@ -58,6 +58,9 @@ class Datasets:
         """
         # Looked at as the data of a submission are.
         text = ExecutionRequest.parse({"code": "#", "data": data}).data_json
+        if not text:
+            msg = "data: a reference was put before, submit with it as it is"
+            raise InvalidRequest(msg)
         ref = DatasetRef(hashlib.sha256(text).hexdigest(), len(text))
         with redis_errors():
             if not self._keep(ref.digest):

@@ -135,6 +135,12 @@ def test_what_is_no_data_is_not_put(client: StrategyClient, store: redis.Redis, 
     assert store.dbsize() == 0
 
 
+def test_a_reference_is_not_put(client: StrategyClient) -> None:
+    """It would stand for nothing."""
+    with pytest.raises(InvalidRequest, match=r"^data: a reference was put before"):
+        client.datasets.put(DatasetRef("0" * 64, 7))  # type: ignore[arg-type]
+
+
 def test_all_together_have_a_bound(client: StrategyClient, store: redis.Redis) -> None:
     """What is over it is refused and says when to come again; room that is given back is used again."""
     noise = [random.Random(number).randbytes(500).hex() for number in range(4)]

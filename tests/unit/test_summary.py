@@ -33,7 +33,7 @@ def test_the_summary_is_one_line_of_harmless_text() -> None:
     assert summary.endswith("data=2 bytes, timeout=default")
 
 
-def test_of_a_data_set_the_summary_tells_half_a_hash() -> None:
+def test_of_a_data_set_the_summary_tells_the_first_digits() -> None:
     """Enough to tell it from others, not enough to read it with."""
     digest = "0123456789abcdef" * 4
     summary = summarize(ExecutionRequest(code="x", dataset=digest, params={"secret": 1}))
