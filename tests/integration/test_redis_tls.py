@@ -229,7 +229,7 @@ def test_producer_may_share_data(guarded: Guarded, admin: redis.Redis) -> None:
     with (
         guarded.worker(),
         StrategyClient(guarded.settings("producer")) as client,
-        StrategyClient(guarded.settings("producer", max_dataset_bytes=30)) as bounded,
+        StrategyClient(guarded.settings("producer", max_dataset_bytes=80)) as bounded,
     ):
         ref = client.datasets.put({"price": 7})
         assert client.datasets.put({"price": 7}) == ref
