@@ -24,7 +24,7 @@ from tasks.sweep import Flight, sweep, sweep_async
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -201,7 +201,7 @@ class StrategyClient:
         priority: int = 0,
         in_flight: int = 64,
         patience: float | None = None,
-    ) -> Iterator[SweepPoint]:
+    ) -> Generator[SweepPoint, None, None]:
         """Run one strategy on the same data with many parameters, and yield each run as it ends, in no order.
 
         Where there is no room for one, it waits. Stopping early, or an error, cancels what is still in flight.

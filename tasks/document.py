@@ -73,7 +73,7 @@ def put_params(text: bytes, params: bytes) -> bytes:
         ValueError: it is not the text of an object.
     """
     rest = _after_params(text)
-    comma = b"," if text[rest : rest + 1] == b'"' else b""
+    comma = b"" if text[rest : rest + 1] in (b",", b"}") else b","
     return b"".join((_OPENING, params, comma, memoryview(text)[rest:]))
 
 

@@ -12,7 +12,7 @@ from tasks.errors import Backpressure, ExecutionLost, InvalidRequest, ResultTime
 from tasks.submission import Submission, result_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 
     from pydantic import JsonValue
 
@@ -110,7 +110,7 @@ class Flight:
 
 def sweep(
     client: StrategyClient, requests: Iterable[ExecutionRequest], flight: Flight, patience: float | None
-) -> Iterator[SweepPoint]:
+) -> Generator[SweepPoint, None, None]:
     """Submit requests, and yield each as it ends; see `StrategyClient.sweep`."""
     with client.watch() as watch:
 

@@ -84,13 +84,14 @@ def _adopt(ledger: Ledger, queue: str, task_id: Any, message: Any) -> None:
     if expires:
         _moment(expires)  # Celery would fail on it when it is handed over
     fields = _fields(message)
+    dataset = _text(fields.get("dataset"))
     ledger.adopt(
         task_id,
         readdress(raw, task_id, queue),
         tenant=_text(fields.get("user_id"))[:128],
         priority=min(max(priority, 0), LOWEST_PRIORITY) if isinstance(priority, int) else 0,
         due=_moment(eta).timestamp() if eta else None,
-        dataset=dataset if DIGEST.fullmatch(dataset := _text(fields.get("dataset"))) else None,
+        dataset=dataset if DIGEST.fullmatch(dataset) else None,
     )
 
 

@@ -116,10 +116,10 @@ def test_stopping_early_cancels_what_is_in_flight(client: StrategyClient, store:
     sweep = client.sweep(SLEEP, {"x": 1}, [{"n": 0, "seconds": 0}, *points(9, 30)], user_id="one")
     assert next(sweep).params["n"] == 0
     if stop == "close":
-        sweep.close()  # type: ignore[attr-defined]
+        sweep.close()
     else:
         with pytest.raises(KeyError):
-            sweep.throw(KeyError("of the caller"))  # type: ignore[attr-defined]
+            sweep.throw(KeyError("of the caller"))
     until(lambda: nothing_runs(store), seconds=5)
 
 

@@ -140,7 +140,7 @@ def test_stopping_early_cancels_what_is_in_flight(fake: FakeClient) -> None:
     """Neither what was told nor what was never submitted."""
     points = fake.sweep("x = 1", REF, numbers(10**9), in_flight=3)
     assert next(points).params == {"n": 2}
-    points.close()  # type: ignore[attr-defined]
+    points.close()
     assert (len(fake.requests), fake.cancelled) == (3, ["0", "1"])
 
 

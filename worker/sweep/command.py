@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from pathlib import Path
@@ -75,8 +76,9 @@ def sweep(
     ended: dict[str, Outcome] = {}
     try:
         with StrategyClient() as client:
-            results = client.sweep(code, shared, iter(whole), timeout=timeout, user_id=user, seed=seed)
-            _follow(results, len(whole), by, ended)
+            results = client.sweep(code, shared, whole, timeout=timeout, user_id=user, seed=seed)
+            with contextlib.closing(results):  # whatever cuts it off, the rest is cancelled
+                _follow(results, len(whole), by, ended)
     finally:
         outcomes = [ended.get(_key(one)) or _cut_off(one) for one in whole]
         if ended:  # what there is, also of a sweep that was cut off
@@ -145,7 +147,8 @@ def _show(outcomes: Sequence[Outcome], file: Path, by: str, top: int) -> None:
     counts = Counter(one.status for one in outcomes)
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     best = f"; best {by} {_score(ranked[0])}" if ranked else _hint(outcomes, by)
-    display.err.print(display.printable(f"{len(outcomes):,} points: {told}{best}"), markup=False)
+    points = "1 point" if len(outcomes) == 1 else f"{len(outcomes):,} points"
+    display.err.print(display.printable(f"{points}: {told}{best}"), markup=False)
 
 
 def _hint(outcomes: Sequence[Outcome], by: str) -> str:
