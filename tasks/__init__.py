@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.client import StrategyClient
+from tasks.document import DatasetRef
 from tasks.models import (
     ErrorDetail,
     ExecutionLimits,
@@ -14,8 +15,10 @@ from tasks.models import (
 )
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
+from tasks.sweep import SweepPoint
 
 __all__ = [
+    "DatasetRef",
     "ErrorDetail",
     "ExecutionLimits",
     "ExecutionMetrics",
@@ -26,5 +29,6 @@ __all__ = [
     "StrategyClient",
     "Submission",
     "SubmissionState",
+    "SweepPoint",
     "Violation",
 ]

@@ -7,50 +7,37 @@ import contextlib
 import time
 import uuid
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
-
-import redis.exceptions
-from kombu.exceptions import OperationalError
 
 from tasks import message
 from tasks.app import create_app
-from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, StratboxError
+from tasks.connection import redis_errors
+from tasks.datasets import Datasets
+from tasks.document import DatasetRef
+from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, UnknownSubmission
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
 from tasks.submission import Submission, cancellation
+from tasks.sweep import Flight, sweep, sweep_async
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping
 
     from pydantic import JsonValue
 
     from tasks.ledger import Ledger
+    from tasks.sweep import SweepPoint
+    from tasks.watch import AsyncWatch, Watch
 
-__all__ = ["StrategyClient", "redis_errors"]
+__all__ = ["StrategyClient"]
 
 LOWEST_PRIORITY = 9
 #: A caller's key and user make the id of a submission, the same each time.
 KEY_NAMESPACE = uuid.UUID("5a5c3b8e-7d0f-4c52-9a35-0f6f3c1d9b42")
 MAX_KEY_CHARS = 256
-
-
-@contextlib.contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn whatever Redis and kombu raise into `BrokerUnavailable`."""
-    try:
-        yield
-    except StratboxError:
-        raise  # a ResultTimeout is an OSError, too
-    except (redis.exceptions.RedisError, OperationalError, OSError, RuntimeError) as exc:
-        # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
-        if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):
-            raise
-        cause = exc.__cause__ or exc
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
-        raise BrokerUnavailable(msg) from exc
 
 
 class StrategyClient:
@@ -71,11 +58,17 @@ class StrategyClient:
         ledger: Ledger = self._app.backend.ledger
         return ledger
 
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Data that many submissions share: `put` them once, and submit with what it returns as `data`."""
+        return Datasets(self.settings, self._app.backend.client)
+
     def submit(  # noqa: PLR0913  # the fields of a request, named as such
         self,
         code: str,
-        data: JsonValue = None,
+        data: JsonValue | DatasetRef = None,
         *,
+        params: dict[str, JsonValue] | None = None,
         timeout: float | None = None,
         user_id: str = "",
         priority: int = 0,
@@ -86,7 +79,8 @@ class StrategyClient:
 
         Args:
             code: Python source, at most 256 KiB.
-            data: any JSON value, at most 16 MiB as text; None stands for `{}`.
+            data: any JSON value, at most 16 MiB as text, or what `datasets.put` has returned; None stands for `{}`.
+            params: the strategy finds them under the key `params` of the data, which must be an object then.
             timeout: wall clock of the strategy, seconds, at most 60.
             user_id: whose strategy it is.
             priority: 0 (first) to 9 (last), among the strategies of this user; users take turns.
@@ -96,10 +90,11 @@ class StrategyClient:
 
         Raises:
             InvalidRequest: an argument breaks the contract, or the key was used for another request.
+            UnknownDataset: the data set is not in Redis any more; put it again.
             QueueFull, TenantLimit: no room now; nothing was enqueued, and `retry_after` says when to come again.
             BrokerUnavailable: Redis does not answer; it may have taken the submission. With a `key`, repeat it safely.
         """
-        request = ExecutionRequest.build(code, data, timeout=timeout, user_id=user_id, seed=seed)
+        request = ExecutionRequest.build(code, data, params=params, timeout=timeout, user_id=user_id, seed=seed)
         return self.submit_request(request, priority=priority, key=key)
 
     def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
@@ -110,7 +105,14 @@ class StrategyClient:
         submission = Submission(_new_id(request.user_id, key), self)
         with redis_errors(), submission_headers(submission.id) as headers:
             encoded = message.encode(self._app, submission.id, request, headers)
-            self.ledger.submit(submission.id, encoded, tenant=request.user_id, priority=priority, keyed=key is not None)
+            self.ledger.submit(
+                submission.id,
+                encoded,
+                tenant=request.user_id,
+                priority=priority,
+                keyed=key is not None,
+                dataset=request.dataset,
+            )
         return submission
 
     def _submit_patiently(self, request: ExecutionRequest, priority: int) -> Submission:
@@ -185,9 +187,54 @@ class StrategyClient:
                 yield waiting[0].result(timeout)
                 waiting.popleft()
         finally:
-            self._abandon(waiting)
+            self.abandon(waiting)
 
-    async def submit_async(self, code: str, data: JsonValue = None, **options: Any) -> Submission:
+    def sweep(  # noqa: PLR0913  # the fields of a request, named as such
+        self,
+        code: str,
+        data: JsonValue | DatasetRef = None,
+        params: Iterable[Mapping[str, JsonValue]] = (),
+        *,
+        timeout: float | None = None,
+        user_id: str = "",
+        seed: int | None = None,
+        priority: int = 0,
+        in_flight: int = 64,
+        patience: float | None = None,
+    ) -> Generator[SweepPoint, None, None]:
+        """Run one strategy on the same data with many parameters, and yield each run as it ends, in no order.
+
+        Where there is no room for one, it waits. Stopping early, or an error, cancels what is still in flight.
+
+        Args:
+            code: as for `submit`.
+            data: an object, or what `datasets.put` has returned. Data of the first kind are put, once.
+            params: of each run, read lazily; the strategy finds them under the key `params` of the data.
+            timeout: wall clock of each run, seconds, at most 60.
+            user_id: as for `submit`.
+            seed: as for `submit`; the same for each.
+            priority: of all of them, 0 (first) to 9 (last).
+            in_flight: how many are submitted and have not ended, at most.
+            patience: how long to wait for any of them to end, seconds; None waits for ever.
+
+        Raises:
+            InvalidRequest, UnknownDataset, DatasetsFull, BrokerUnavailable: as `submit` and `datasets.put`.
+            ResultTimeout: none has ended within `patience`.
+        """
+        data = self._shared(data)
+        fields = {"timeout": timeout, "user_id": user_id, "seed": seed}
+        requests = (ExecutionRequest.build(code, data, params=one, **fields) for one in params)
+        return sweep(self, requests, Flight(self, in_flight, priority), patience)
+
+    def _shared(self, data: JsonValue | DatasetRef) -> DatasetRef | None:
+        if data is None or isinstance(data, DatasetRef):
+            return data
+        if not isinstance(data, dict):
+            msg = "params: they become a key of the data, so the data must be an object"
+            raise InvalidRequest(msg)
+        return self.datasets.put(data)
+
+    async def submit_async(self, code: str, data: JsonValue | DatasetRef = None, **options: Any) -> Submission:
         """Do what `submit` does without blocking the event loop."""
         return await asyncio.to_thread(self.submit, code, data, **options)
 
@@ -211,11 +258,37 @@ class StrategyClient:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
         finally:
-            await asyncio.to_thread(self._abandon, waiting)
+            await asyncio.to_thread(self.abandon, waiting)
 
-    def _abandon(self, waiting: Iterable[Submission]) -> None:
-        for submission in waiting:
-            with contextlib.suppress(BrokerUnavailable):
+    async def sweep_async(
+        self,
+        code: str,
+        data: JsonValue | DatasetRef = None,
+        params: Iterable[Mapping[str, JsonValue]] = (),
+        **options: Any,
+    ) -> AsyncGenerator[SweepPoint, None]:
+        """Do what `sweep` does without blocking the event loop."""
+        in_flight, priority = options.pop("in_flight", 64), options.pop("priority", 0)
+        patience = options.pop("patience", None)
+        data = await asyncio.to_thread(self._shared, data)
+        requests = (ExecutionRequest.build(code, data, params=one, **options) for one in params)
+        points = sweep_async(self, requests, Flight(self, in_flight, priority), patience)
+        async with contextlib.aclosing(points):
+            async for point in points:
+                yield point
+
+    def watch(self) -> contextlib.AbstractContextManager[Watch]:
+        """Give what waits for whichever of many submissions ends next; what it raises are Redis' own exceptions."""
+        return self._results.watch()
+
+    def watch_async(self) -> contextlib.AbstractAsyncContextManager[AsyncWatch]:
+        """Give one that does not block the event loop."""
+        return self._results.watch_async()
+
+    def abandon(self, submissions: Iterable[Submission]) -> None:
+        """Cancel them as far as that is possible."""
+        for submission in submissions:
+            with contextlib.suppress(BrokerUnavailable, UnknownSubmission):
                 submission.cancel()
 
     def workers(self, timeout: float = 1.0) -> list[str]:

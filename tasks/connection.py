@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 import redis.asyncio
 import redis.asyncio.retry
 import redis.asyncio.sentinel
+import redis.exceptions
 import redis.sentinel
+from kombu.exceptions import OperationalError
 from kombu.utils.url import parse_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tasks.errors import BrokerUnavailable, StratboxError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tasks.settings import Settings
 
-__all__ = ["connection_options", "open_async", "open_client", "sentinel_options"]
+__all__ = ["connection_options", "open_async", "open_client", "redis_errors", "sentinel_options"]
 
 #: Celery's own with the ledger before them; the second by way of Sentinels.
 _BACKENDS = ("tasks.backend.LedgerBackend", "tasks.backend.LedgerSentinelBackend")
@@ -30,6 +34,23 @@ SENTINEL_TIMEOUT_SECONDS = 2.0
 #: When a Sentinel does not answer the next one is asked. redis-py would first try it again for several seconds, and for
 #: each connection.
 SENTINEL_RETRIES = 0
+
+
+@contextlib.contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn whatever Redis and kombu raise into `BrokerUnavailable`."""
+    try:
+        yield
+    except StratboxError:
+        raise  # a ResultTimeout is an OSError, too
+    except (redis.exceptions.RedisError, OperationalError, OSError, RuntimeError) as exc:
+        # kombu says RuntimeError("Retry limit exceeded …") for a broker that is away.
+        if isinstance(exc, RuntimeError) and "etry limit" not in str(exc):
+            raise
+        cause = exc.__cause__ or exc
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        msg = f"Redis does not answer as it should ({reason}): start it, or set STRATBOX_REDIS_URL"
+        raise BrokerUnavailable(msg) from exc
 
 
 def connection_options(settings: Settings) -> dict[str, Any]:

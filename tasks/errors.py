@@ -5,8 +5,10 @@ StratboxError
 ├── BrokerUnavailable     Redis does not answer: whether it took the submission is not known, see `key`
 ├── Backpressure          there is no room for another submission now; the text and `retry_after` say when to come again
 │   ├── QueueFull         the queue's own bounds, or Redis' memory
-│   └── TenantLimit       this user_id has too many that have not ended
+│   ├── TenantLimit       this user_id has too many that have not ended
+│   └── DatasetsFull      the bound for all data sets, or Redis' memory
 ├── UnknownSubmission     no such id: mistyped, or its result has expired
+├── UnknownDataset        no such data set: mistyped, or it has expired; put it again
 ├── ResultTimeout         not finished in the time the caller was willing to wait; it still may
 ├── ExecutionLost         the workers gave up on it (infrastructure), after their retries
 ├── OutputNotJSON         the strategy's output is not the JSON the caller asked for
@@ -18,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "Backpressure",
     "BrokerUnavailable",
+    "DatasetsFull",
     "ExecutionLost",
     "InvalidRequest",
     "OutputNotJSON",
@@ -25,6 +28,7 @@ __all__ = [
     "ResultTimeout",
     "StratboxError",
     "TenantLimit",
+    "UnknownDataset",
     "UnknownSubmission",
 ]
 
@@ -42,7 +46,7 @@ class BrokerUnavailable(StratboxError):
 
 
 class Backpressure(StratboxError):
-    """There is no room for a submission now; nothing was enqueued."""
+    """There is no room for a submission, or a data set, now; nothing was taken in."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -58,10 +62,20 @@ class TenantLimit(Backpressure):
     """This user has as many submissions that have not ended as one may have."""
 
 
+class DatasetsFull(Backpressure):
+    """All data sets together are as large as they may be, or Redis has no memory left."""
+
+
 class UnknownSubmission(StratboxError, KeyError):
     """No submission with this id is known."""
 
     __str__ = Exception.__str__  # KeyError's would print the quoted repr of the message
+
+
+class UnknownDataset(StratboxError, KeyError):
+    """No data set with this hash is in Redis."""
+
+    __str__ = Exception.__str__
 
 
 class ResultTimeout(StratboxError, TimeoutError):

@@ -1,7 +1,5 @@
--- What may happen to a submission between its acceptance and its verdict. Each operation is one step for everybody else
--- who talks to Redis, and goes by Redis' clock. Called by tasks/ledger.py, which names operation and arguments.
-
-local PREFIX, RESULT, QUEUE, UNACKED = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- What may happen to a submission between its acceptance and its verdict. Called by tasks/ledger.py, which names
+-- operation and arguments; script.lua and datasets.lua stand before it.
 
 -- So many wait in Celery's list at most; the rest waits in its tenant's lane, where order can still be chosen. Each start
 -- of a run hands on the next, so a few keep any number of workers busy.
@@ -16,16 +14,7 @@ local HELD_SECONDS = 30
 -- has said nothing is taken to be alive, and is not run again beside itself.
 local RUN_SECONDS = 150
 local DEAD_SECONDS = 7 * 24 * 3600
--- Left to workers of a Redis that is about to be full: what was accepted is to be delivered, too.
-local MEMORY_SHARE = 0.9
 local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
-
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
-
-local function key(name, id) return PREFIX .. name .. (id and ':' .. id or '') end
-local function task(id) return key('task', id) end
-local function stamp(seconds) return string.format('%.3f', seconds) end
 
 local WAITING, STARTED, READY, LATER = key('waiting'), key('started'), key('ready'), key('later')
 local RING, INFLIGHT, BYTES, PACE, DEAD = key('ring'), key('inflight'), key('bytes'), key('pace'), key('dead')
@@ -100,11 +89,12 @@ end
 -- Take a submission that has ended out of everything that leads to a run; its key is known as long as its result.
 local function close(id, expires)
     redis.call('EXPIRE', key('key', id), expires)
-    local tenant, bytes = unpack(redis.call('HMGET', task(id), 'tenant', 'bytes'))
+    local tenant, bytes, data = unpack(redis.call('HMGET', task(id), 'tenant', 'bytes', 'dataset'))
     for _, set in ipairs({WAITING, STARTED, READY, LATER}) do redis.call('ZREM', set, id) end
     if not tenant then return end
     leave_lane(id, tenant)
     count_out(tenant, bytes)
+    if data then let_go(data, id) end
     redis.call('LPUSH', PACE, stamp(now))
     redis.call('LTRIM', PACE, 0, 63)
     redis.call('EXPIRE', PACE, 3600)
@@ -124,16 +114,14 @@ local function pace()
     return string.format('%.1f', math.max(0.5, math.min(30, mean)))
 end
 
-local function memory_is_short()
-    local memory = redis.call('INFO', 'memory')
-    local limit = tonumber(string.match(memory, 'maxmemory:(%d+)'))
-    return limit > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) > limit * MEMORY_SHARE
-end
-
-local function note(id, message, queued, tenant, priority)
+local function note(id, message, queued, tenant, priority, data, keep_seconds)
     redis.call('HSET', task(id), 'message', message, 'tenant', tenant, 'bytes', #message,
         'submitted', stamp(now), 'place', place(tonumber(priority), now))
-    redis.call('HDEL', task(id), 'reason')
+    redis.call('HDEL', task(id), 'reason', 'dataset')
+    if data ~= '' then
+        redis.call('HSET', task(id), 'dataset', data)
+        hold(data, id, tonumber(keep_seconds))
+    end
     redis.call('PERSIST', task(id))
     redis.call('ZREM', DEAD, id)
     redis.call('ZADD', WAITING, stamp(now), id)
@@ -141,11 +129,9 @@ local function note(id, message, queued, tenant, priority)
     publish(id, queued)
 end
 
-local operations = {}
-
 -- A producer's. It needs no right to read what others have submitted.
 function operations.submit(id, message, queued, tenant, priority, digest, most, most_bytes, most_for_tenant, channel,
-                           event)
+                           event, data, keep_seconds)
     if digest ~= '' then
         local used_for = redis.call('GET', key('key', id))
         if used_for and used_for ~= digest then return {'conflict'} end
@@ -156,15 +142,16 @@ function operations.submit(id, message, queued, tenant, priority, digest, most, 
         publish(id, queued)
         return {'known'}
     end
+    if data ~= '' and not is_stored(data) then return {'dataset'} end
     if #message > tonumber(most_bytes) then return {'never'} end
     if redis.call('ZCARD', WAITING) + redis.call('ZCARD', STARTED) >= tonumber(most) then return {'queue', pace()} end
     if (tonumber(redis.call('GET', BYTES)) or 0) + #message > tonumber(most_bytes) then return {'bytes', pace()} end
     if (tonumber(redis.call('HGET', INFLIGHT, tenant)) or 0) >= tonumber(most_for_tenant) then
         return {'tenant', pace()}
     end
-    if memory_is_short() then return {'memory', pace()} end
+    if memory_is_short(0) then return {'memory', pace()} end
     if digest ~= '' then redis.call('SET', key('key', id), digest) end
-    note(id, message, queued, tenant, priority)
+    note(id, message, queued, tenant, priority, data, keep_seconds)
     if redis.call('ZCARD', READY) < READY_LIMIT and redis.call('EXISTS', RING) == 0 then
         hand_over(id, message)
     else
@@ -192,9 +179,9 @@ function operations.cancel(id, verdict, expires, channel, event)
 end
 
 -- A worker's main process, for a message that no client of ours has put into the queue.
-function operations.adopt(id, message, queued, tenant, priority, due)
+function operations.adopt(id, message, queued, tenant, priority, due, data, keep_seconds)
     if has_ended(id) or redis.call('EXISTS', task(id)) == 1 then return 'known' end
-    note(id, message, queued, tenant, priority)
+    note(id, message, queued, tenant, priority, data, keep_seconds)
     if due ~= '' then redis.call('ZADD', LATER, due, id) else line_up(id) end
     refill()
     return 'adopted'
@@ -240,7 +227,7 @@ end
 function operations.record(id, state, meta, expires, worker, fence, pause, reason)
     -- The result of a dead one expires before its record.
     if has_ended(id) or redis.call('ZSCORE', DEAD, id) then return 0 end
-    local owner, starts, tenant = unpack(redis.call('HMGET', task(id), 'owner', 'starts', 'tenant'))
+    local owner, starts, tenant, data = unpack(redis.call('HMGET', task(id), 'owner', 'starts', 'tenant', 'dataset'))
     if owner and owner ~= worker or fence ~= '' and starts and starts ~= fence then return 0 end
     if not FINAL[state] then
         publish(id, meta)
@@ -256,6 +243,7 @@ function operations.record(id, state, meta, expires, worker, fence, pause, reaso
         return 1
     end
     publish(id, meta, expires)
+    if state == 'FAILURE' and data then keep(data, DEAD_SECONDS) end  -- the dead may be put into the queue again
     close(id, expires)
     if state == 'FAILURE' and tenant then
         redis.call('HSET', task(id), 'reason', reason)
@@ -295,6 +283,7 @@ function operations.refill() refill() end
 -- with none: Redis went away after it wrote the note and before it said so.
 function operations.reconcile(expires, pause)
     if pause ~= '' and not redis.call('SET', key('reconciled'), '', 'NX', 'PX', pause) then return {} end
+    forget_datasets()
     local list
     local function patience(id, set)
         list = list or redis.call('LRANGE', QUEUE, 0, -1)
@@ -328,9 +317,11 @@ function operations.reconcile(expires, pause)
     return brought_back
 end
 
-function operations.requeue(id, queued)
-    if redis.call('ZREM', DEAD, id) == 0 or redis.call('EXISTS', task(id)) == 0 then return 0 end
-    local message, tenant, bytes = unpack(redis.call('HMGET', task(id), 'message', 'tenant', 'bytes'))
+function operations.requeue(id, queued, keep_seconds)
+    local data = redis.call('HMGET', task(id), 'dataset')[1]
+    if data and redis.call('ZSCORE', DEAD, id) and not hold(data, id, tonumber(keep_seconds)) then return 'dataset' end
+    if redis.call('ZREM', DEAD, id) == 0 or redis.call('EXISTS', task(id)) == 0 then return 'unknown' end
+    local tenant, bytes = unpack(redis.call('HMGET', task(id), 'tenant', 'bytes'))
     redis.call('HDEL', task(id), 'reason', 'cancelled')
     redis.call('PERSIST', task(id))
     redis.call('PERSIST', key('key', id))
@@ -340,7 +331,7 @@ function operations.requeue(id, queued)
     publish(id, queued)
     line_up(id)
     refill()
-    return 1
+    return 'queued'
 end
 
 function operations.drop(id)

@@ -1,23 +1,22 @@
 """The ledger of what was accepted: a submission is in it until its verdict is stored, whatever happens to messages.
 
 A submission waits in the lane of its tenant and is handed to Celery's queue when its turn comes. All changes are
-scripts in Redis (ledger.lua), so that none is ever half done, and producers and workers need no clock in common.
+one script in Redis (ledger.lua), so that none is ever half done, and producers and workers need no clock in common.
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from kombu.utils.json import dumps
 from redis.exceptions import OutOfMemoryError
 
-from tasks.app import LIST_SEPARATOR, READY_PRIORITY
+from tasks.datasets import unknown_dataset
 from tasks.errors import InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
+from tasks.script import FULL_PAUSE_SECONDS, Script
 
 if TYPE_CHECKING:
     import redis
@@ -25,19 +24,12 @@ if TYPE_CHECKING:
     from tasks.message import Message
     from tasks.settings import Settings
 
-__all__ = ["QUEUED", "RESULT_PREFIX", "WORKER", "Beginning", "DeadSubmission", "Ledger"]
+__all__ = ["QUEUED", "WORKER", "Beginning", "DeadSubmission", "Ledger"]
 
 #: State of a submission before its first start; Celery has none for it, so an unknown id looks queued there.
 QUEUED = "QUEUED"
-#: Where Celery keeps state and result of a task.
-RESULT_PREFIX = "celery-task-meta-"
 #: This worker, for the ledger: a pool process inherits it from the main one.
 WORKER = uuid.uuid4().hex
-
-#: When to come again to a Redis that takes nothing any more, seconds.
-FULL_PAUSE_SECONDS = 5.0
-
-_SOURCE = Path(__file__).with_suffix(".lua").read_text()
 
 
 @dataclass(frozen=True)
@@ -78,23 +70,17 @@ class Ledger:
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
         self._client: Any = client  # redis-py's annotations cover its asyncio form, too
-        self._prefix = f"stratbox:{settings.queue}:"
-        self._keys = (self._prefix, RESULT_PREFIX, f"{settings.queue}{LIST_SEPARATOR}{READY_PRIORITY}", "unacked")
+        self._script = Script(settings, client)
+        self._prefix = self._script.prefix
 
-    @cached_property
-    def _accept(self) -> Any:
-        return self._client.register_script(f"#!lua\n{_SOURCE}")
-
-    @cached_property
-    def _change(self) -> Any:
-        # What was accepted is brought to its end even when Redis has no memory for more.
-        return self._client.register_script(f"#!lua flags=allow-oom\n{_SOURCE}")
-
-    def submit(self, task_id: str, message: Message, *, tenant: str, priority: int, keyed: bool) -> None:
-        """Accept a submission; one that is known already stays as it is.
+    def submit(  # noqa: PLR0913  # what there is to say of a submission
+        self, task_id: str, message: Message, *, tenant: str, priority: int, keyed: bool, dataset: str | None = None
+    ) -> None:
+        """Accept a submission, which holds the data set it refers to; one that is known already stays as it is.
 
         Raises:
             InvalidRequest: the caller's key has been used for another request.
+            UnknownDataset: what it refers to is not there.
             QueueFull, TenantLimit: there is no room for it now.
         """
         limits = self._settings
@@ -103,12 +89,14 @@ class Ledger:
         digest = message.digest if keyed else ""
         arguments = [task_id, message.text, queued, tenant, priority, digest, *bounds, *message.sent]
         try:
-            word, *pause = self._accept(self._keys, ["submit", *arguments])
+            word, *pause = self._script.accept("submit", *arguments, dataset or "", limits.dataset_expires_seconds)
         except OutOfMemoryError:
             word, pause = b"memory", [FULL_PAUSE_SECONDS]
         if word == b"conflict":
             msg = "key: it was used for another request before; use one key for each strategy"
             raise InvalidRequest(msg)
+        if word == b"dataset":
+            raise unknown_dataset(dataset or "")
         if word == b"never":
             msg = f"larger than all that may wait, {limits.max_queued_bytes:,} bytes (STRATBOX_MAX_QUEUED_BYTES)"
             raise InvalidRequest(msg)
@@ -126,18 +114,29 @@ class Ledger:
         """
         expires = self._settings.result_expires_seconds
         meta = _meta(task_id, states.SUCCESS, verdict)
-        word = self._change(self._keys, ["cancel", task_id, meta, expires, *event])
+        word = self._script.change("cancel", task_id, meta, expires, *event)
         if word == b"unknown":
             msg = f"no submission {task_id!r}: check the id; results expire after {expires} s"
             raise UnknownSubmission(msg)
         return str(word.decode())
 
-    def adopt(self, task_id: str, message: str, *, tenant: str, priority: int, due: float | None = None) -> None:
-        """Take in a message that came by another way, unless the submission is known; `due` is its earliest start."""
-        self._change(
-            self._keys,
-            ["adopt", task_id, message, _meta(task_id, QUEUED), tenant, priority, "" if due is None else due],
-        )
+    def adopt(  # noqa: PLR0913  # what there is to say of a submission
+        self,
+        task_id: str,
+        message: str,
+        *,
+        tenant: str,
+        priority: int,
+        due: float | None = None,
+        dataset: str | None = None,
+    ) -> None:
+        """Take in a message that came by another way, unless the submission is known.
+
+        `due` is its earliest start. A `dataset` that is not there is no reason to leave it out: its run says so.
+        """
+        earliest, keep_seconds = "" if due is None else due, self._settings.dataset_expires_seconds
+        queued = _meta(task_id, QUEUED)
+        self._script.change("adopt", task_id, message, queued, tenant, priority, earliest, dataset or "", keep_seconds)
 
     def begin(self, task_id: str, attempt: str, started: dict[str, Any]) -> Beginning:
         """Ask whether to run a submission; if so, it counts as started, by this worker, with these details.
@@ -145,7 +144,7 @@ class Ledger:
         The same attempt may ask again when the answer was lost.
         """
         meta, expires = _meta(task_id, states.STARTED, started), self._settings.result_expires_seconds
-        word, *rest = self._change(self._keys, ["begin", task_id, WORKER, attempt, meta, expires])
+        word, *rest = self._script.change("begin", task_id, WORKER, attempt, meta, expires)
         if word == b"ended":
             return Beginning("ended", verdict=rest[0])
         return Beginning("busy") if word == b"busy" else Beginning(word.decode(), fence=rest[0], tries=rest[1])
@@ -171,26 +170,23 @@ class Ledger:
             reason: for FAILURE.
         """
         arguments = [task_id, state, meta, self._settings.result_expires_seconds, WORKER]
-        optional = [fence, pause_seconds]
-        stored = self._change(
-            self._keys, ["record", *arguments, *("" if one is None else one for one in optional), reason]
-        )
-        return bool(stored)
+        optional = ("" if one is None else one for one in (fence, pause_seconds))
+        return bool(self._script.change("record", *arguments, *optional, reason))
 
     def release(self) -> None:
         """Give back what this worker ran when its connection was lost, or at its end."""
-        self._change(self._keys, ["release", WORKER])
+        self._script.change("release", WORKER)
 
     def died(self, task_id: str) -> None:
         """Count a death: of the pool process of this worker that ran it."""
-        self._change(self._keys, ["died", task_id, WORKER])
+        self._script.change("died", task_id, WORKER)
 
     def refill(self) -> None:
         """Hand over to Celery's queue what is due and has room."""
-        self._change(self._keys, ["refill"])
+        self._script.change("refill")
 
     def reconcile(self, *, unless_within_seconds: float | None = None) -> list[str]:
-        """Bring back what is neither queued nor with a worker nor ended; return the ids.
+        """Bring back what is neither queued nor with a worker nor ended; return the ids. Forget expired data sets.
 
         What is missing for the first time is only noted, and brought back by a call 5 s later or more.
 
@@ -198,7 +194,7 @@ class Ledger:
             unless_within_seconds: leave it at the last call with this argument, anybody's, when it was so lately.
         """
         pause = "" if unless_within_seconds is None else int(unless_within_seconds * 1000)
-        found = self._change(self._keys, ["reconcile", self._settings.result_expires_seconds, pause])
+        found = self._script.change("reconcile", self._settings.result_expires_seconds, pause)
         return [task_id.decode() for task_id in found]
 
     def waiting(self) -> tuple[int, float | None]:
@@ -227,12 +223,21 @@ class Ledger:
         return text
 
     def requeue(self, task_id: str) -> bool:
-        """Put a dead submission into the queue again; False when there is none with this id."""
-        return bool(self._change(self._keys, ["requeue", task_id, _meta(task_id, QUEUED)]))
+        """Put a dead submission into the queue again; False when there is none with this id.
+
+        Raises:
+            UnknownDataset: what it refers to was removed.
+        """
+        keep_seconds = self._settings.dataset_expires_seconds
+        word = self._script.change("requeue", task_id, _meta(task_id, QUEUED), keep_seconds)
+        if word == b"dataset":
+            digest = self._client.hget(f"{self._prefix}task:{task_id}", "dataset")
+            raise unknown_dataset((digest or b"").decode())
+        return bool(word == b"queued")
 
     def drop(self, task_id: str) -> bool:
         """Forget a dead submission; False when there is none with this id."""
-        return bool(self._change(self._keys, ["drop", task_id]))
+        return bool(self._script.change("drop", task_id))
 
 
 def _meta(task_id: str, state: str, result: Any = None) -> str:

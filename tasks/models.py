@@ -11,8 +11,18 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from tasks.document import DIGEST, DatasetRef, encode, put_params
 from tasks.errors import InvalidRequest, OutputNotJSON
 from tasks.validator import Violation
 
@@ -103,6 +113,10 @@ class ExecutionRequest(_Contract):
     code: str = Field(min_length=1)
     #: Any JSON value; the strategy finds it in `/workspace/data.json`. At most 16 MiB as JSON text.
     data: JsonValue = Field(default_factory=dict)
+    #: In place of `data`: the hash of a data set that was put before (`DatasetRef.digest`).
+    dataset: str | None = None
+    #: The data file, which must be an object then, has them under its top-level key `params`.
+    params: dict[str, JsonValue] | None = None
     #: Wall clock of the strategy, seconds; None takes the worker's ceiling.
     timeout: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = None
     #: Whose strategy this is (the tenant).
@@ -110,21 +124,48 @@ class ExecutionRequest(_Contract):
     #: Seeds `random` and numpy's global generator; None draws a fresh seed per execution.
     seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
 
-    _data_json: bytes = PrivateAttr(default=b"{}")
+    _data_json: bytes = PrivateAttr(default=b"")
+    _params_json: bytes | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_reference(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and isinstance(ref := fields.get("data"), DatasetRef):
+            return {"dataset": ref.digest} | {name: value for name, value in fields.items() if name != "data"}
+        return fields
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_reference(cls, dataset: str | None) -> str | None:
+        if dataset is not None and not DIGEST.fullmatch(dataset):
+            msg = "not a reference, which is 64 hexadecimal digits"
+            raise ValueError(msg)
+        return dataset
 
     @model_validator(mode="after")
     def _encode_once(self) -> Self:
         if _utf8_length(self.code, "code") > MAX_CODE_BYTES:
             msg = f"code: {_utf8_length(self.code, 'code'):,} bytes, the limit is {MAX_CODE_BYTES:,}"
             raise ValueError(msg)
-        self._data_json = _encode_json(self.data)
-        if len(self._data_json) > MAX_DATA_BYTES:
-            msg = f"data: {len(self._data_json):,} bytes as JSON, the limit is {MAX_DATA_BYTES:,}"
+        if self.dataset and self.data != {}:
+            msg = "data: give either data or a dataset"
             raise ValueError(msg)
+        if self.params is not None:
+            self._params_json = encode(self.params, "params")
+        if not self.dataset:
+            self._data_json = self._document(encode(self.data))
         return self
 
+    def _document(self, text: bytes) -> bytes:
+        if self._params_json is not None:
+            text = put_params(text, self._params_json)
+        if len(text) > MAX_DATA_BYTES:
+            msg = f"data: {len(text):,} bytes as JSON, the limit is {MAX_DATA_BYTES:,}"
+            raise ValueError(msg)
+        return text
+
     @classmethod
-    def build(cls, code: str, data: JsonValue = None, **fields: Any) -> Self:
+    def build(cls, code: str, data: JsonValue | DatasetRef = None, **fields: Any) -> Self:
         """Build a request from a caller's arguments; no data stands for `{}`.
 
         Raises:
@@ -144,9 +185,22 @@ class ExecutionRequest(_Contract):
         except ValidationError as exc:
             raise InvalidRequest(one_line(exc)) from None
 
+    def with_dataset(self, text: bytes) -> Self:
+        """Return the request with the text of its data set, which only a worker has.
+
+        Raises:
+            InvalidRequest: the text is no place for `params`, or too long with them.
+        """
+        known = self.model_copy()
+        try:
+            known._data_json = self._document(text)  # noqa: SLF001  # its own
+        except ValueError as exc:
+            raise InvalidRequest(str(exc)) from None
+        return known
+
     @property
     def data_json(self) -> bytes:
-        """The data as UTF-8 JSON text, encoded once."""
+        """The data file, UTF-8 JSON text, encoded once; empty where it is a data set that is not here."""
         return self._data_json
 
 
@@ -257,29 +311,3 @@ def _utf8_length(text: str, field: str) -> int:
     except UnicodeEncodeError as exc:
         msg = f"{field}: not valid Unicode text at character {exc.start} (a lone surrogate)"
         raise ValueError(msg) from None
-
-
-def _encode_json(data: JsonValue) -> bytes:
-    try:
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        msg = "data: holds text that is not valid Unicode (a lone surrogate)"
-    except RecursionError:
-        msg = "data: nested too deeply"
-    except ValueError as exc:
-        where = _first_non_finite(data)
-        msg = f"{where} is NaN or infinite, which JSON cannot hold; use null" if where else f"data: {exc}"
-    raise ValueError(msg)
-
-
-def _first_non_finite(data: JsonValue) -> str | None:
-    stack: list[tuple[str, Any]] = [("data", data)]
-    while stack:
-        path, value = stack.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            return path
-        if isinstance(value, dict):
-            stack.extend((f"{path}[{key!r}]", item) for key, item in reversed(value.items()))
-        elif isinstance(value, list):
-            stack.extend((f"{path}[{index}]", value[index]) for index in reversed(range(len(value))))
-    return None

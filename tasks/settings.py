@@ -59,6 +59,16 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="How many of them may be of one `user_id`; then `TenantLimit`."
     )
 
+    dataset_expires_seconds: int = Field(
+        default=86_400,
+        ge=60,
+        description="How long a data set is kept after it was last put or submitted with. One that a submission waits "
+        "or runs with stays.",
+    )
+    max_dataset_bytes: int = Field(
+        default=2**30, ge=1, description="Bytes all data sets, compressed, may take in Redis; then `DatasetsFull`."
+    )
+
     # NoDecode: pydantic-settings would report bad JSON in an error of its own, without the variable's name.
     policy_extra_modules: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
         default={},

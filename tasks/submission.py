@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.client import StrategyClient
 
-__all__ = ["Submission", "SubmissionState", "cancellation"]
+__all__ = ["Submission", "SubmissionState", "cancellation", "result_of"]
 
 
 class SubmissionState(StrEnum):
@@ -59,7 +59,7 @@ class Submission:
         meta = self._client.meta(self.id)
         if meta["status"] in _STATES:
             return _STATES[meta["status"]]
-        return _result_of(self.id, meta).status
+        return result_of(self.id, meta).status
 
     def result(self, timeout: float | None = None) -> ExecutionResult:
         """Return the result, waiting for it up to `timeout` seconds; None waits for ever.
@@ -70,11 +70,11 @@ class Submission:
             UnknownSubmission: no such id.
             BrokerUnavailable: Redis does not answer.
         """
-        return _result_of(self.id, self._client.wait(self.id, timeout))
+        return result_of(self.id, self._client.wait(self.id, timeout))
 
     async def result_async(self, timeout: float | None = None) -> ExecutionResult:  # noqa: ASYNC109  # as in result()
         """Do what `result` does without blocking the event loop."""
-        return _result_of(self.id, await self._client.wait_async(self.id, timeout))
+        return result_of(self.id, await self._client.wait_async(self.id, timeout))
 
     def ended_within(self, seconds: float) -> bool:
         """Wait up to `seconds` for it to end; return whether it has."""
@@ -104,7 +104,12 @@ def cancellation() -> ExecutionResult:
     return ExecutionResult(status=ExecutionStatus.CANCELLED, error=detail)
 
 
-def _result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
+def result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
+    """Return the result in Celery's record of a submission that has ended.
+
+    Raises:
+        ExecutionLost: the workers gave it up.
+    """
     if meta["status"] == states.SUCCESS:
         return ExecutionResult.model_validate(meta["result"])
     if meta["status"] == states.REVOKED:

@@ -16,19 +16,17 @@ __all__ = ["describe", "is_summary", "summarize"]
 
 _SUMMARY = re.compile(
     r"user_id=(?P<quote>['\"]).{0,1280}(?P=quote), code=sha256:[0-9a-f]{12} \(\d{1,6} bytes\), "
-    r"data=\d{1,8} bytes, timeout=(?:default|[\d.e-]{1,16} s)"
+    r"(?:data=\d{1,8} bytes|dataset=sha256:[0-9a-f]{12}), timeout=(?:default|[\d.e-]{1,16} s)"
 )
 
 
 def summarize(request: ExecutionRequest) -> str:
-    """Name the user of a request, the hash of its code, and sizes."""
+    """Name the user of a request, the hash of its code, the size of its data or the hash of its data set."""
     code = request.code.encode()
     digest = hashlib.sha256(code).hexdigest()[:12]
+    data = f"dataset=sha256:{request.dataset[:12]}" if request.dataset else f"data={len(request.data_json)} bytes"
     timeout = "default" if request.timeout is None else f"{request.timeout:g} s"
-    return (
-        f"user_id={request.user_id!r}, code=sha256:{digest} ({len(code)} bytes), "
-        f"data={len(request.data_json)} bytes, timeout={timeout}"
-    )
+    return f"user_id={request.user_id!r}, code=sha256:{digest} ({len(code)} bytes), {data}, timeout={timeout}"
 
 
 def is_summary(text: object) -> bool:

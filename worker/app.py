@@ -18,7 +18,7 @@ from celery.signals import (
 )
 
 from tasks.app import create_app
-from worker import consumer, execution, health, logs, metrics, reaper, tracing
+from worker import consumer, datasets, execution, health, logs, metrics, reaper, tracing
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
@@ -40,6 +40,12 @@ def _log_as_we_do(loglevel: int | str | None = None, **_: Any) -> None:
 def _measure(**_: Any) -> None:
     # Before the fork and the reaper: all of them count.
     metrics.start(settings.metrics, app)
+
+
+@worker_init.connect
+def _share_datasets(**_: Any) -> None:
+    # Before the fork and the reaper: all of them know the folder.
+    datasets.start()
 
 
 @worker_init.connect

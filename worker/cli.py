@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from tasks.client import StrategyClient
@@ -24,20 +24,20 @@ from tasks.errors import (
     ExecutionLost,
     InvalidRequest,
     StratboxError,
+    UnknownDataset,
     UnknownSubmission,
 )
-from tasks.models import MIB, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
 from tasks.validator import ASTValidator
-from worker import display, doctor, recovery
+from worker import display, doctor, files, recovery
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
 from worker.settings import WorkerSettings
+from worker.sweep.command import sweep
 
 SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE, NO_ROOM = range(5)
-#: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
-MAX_FILE_BYTES = 64 * MIB
 POLL_SECONDS = 0.5
 #: Every setting of Flower's is a variable FLOWER_*; these hold where the operator says nothing else.
 FLOWER_DEFAULTS = {
@@ -69,6 +69,8 @@ class LogLevel(StrEnum):
 
 File = Annotated[Path, typer.Argument(help="The strategy, a Python file.")]
 Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds as /workspace/data.json.")]
+Dataset = Annotated[str | None, typer.Option(help="What `dataset put` printed, in place of --data.", metavar="REF")]
+Params = Annotated[str | None, typer.Option(help="JSON object: the data get it as their key `params`.", metavar="JSON")]
 Timeout = Annotated[float | None, typer.Option(help="Wall clock of the strategy, seconds, at most 60.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the global random generators.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -79,13 +81,14 @@ SubmissionId = Annotated[str, typer.Argument(help="The id that `submit` printed.
 def run(
     file: File,
     data: Data = None,
+    params: Params = None,
     timeout: Timeout = None,
     seed: Seed = None,
     repeat: Annotated[int, typer.Option(min=1, max=1000, help="Run it this often, each in a fresh sandbox.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run one strategy on this machine, without Redis."""
-    request = _request(file, data, timeout=timeout, seed=seed)
+    request = _request(file, data, params, timeout=timeout, seed=seed)
     worst = ExecutionStatus.SUCCEEDED
     # A single run needs no second sandbox warming behind it.
     with CodeExecutor(warm=1 if repeat > 1 else 0) as executor:
@@ -102,6 +105,8 @@ def run(
 def submit(
     file: File,
     data: Data = None,
+    dataset: Dataset = None,
+    params: Params = None,
     timeout: Timeout = None,
     seed: Seed = None,
     user: Annotated[str, typer.Option(help="Whose strategy it is.")] = "",
@@ -111,7 +116,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send one strategy through Redis; prints its id."""
-    request = _request(file, data, timeout=timeout, seed=seed, user_id=user)
+    request = _request(file, data, params, dataset=dataset, timeout=timeout, seed=seed, user_id=user)
     with StrategyClient() as client:
         submission = client.submit_request(request, priority=priority, key=key)
         if wait:
@@ -151,7 +156,7 @@ def cancel(submission_id: SubmissionId) -> None:
 @app.command()
 def validate(file: File, as_json: AsJson = False) -> None:
     """Check a strategy against the code policy, without running it."""
-    report = ASTValidator(Settings().policy()).validate(_read(file))
+    report = ASTValidator(Settings().policy()).validate(files.read(file))
     if as_json:
         outcome = ExecutionResult(
             status=ExecutionStatus.SUCCEEDED if report else ExecutionStatus.REJECTED, violations=report.violations
@@ -199,6 +204,19 @@ def examine() -> None:
     raise typer.Exit(SUCCEEDED if doctor.examine(display.out) else ENDED_OTHERWISE)
 
 
+dataset_app = typer.Typer(rich_markup_mode=None, help="Data that many submissions share.")
+
+
+@dataset_app.command()
+def put(file: Annotated[Path, typer.Argument(help="JSON file.")]) -> None:
+    """Put data into Redis, once, for `submit --dataset`; prints the reference."""
+    with StrategyClient() as client:
+        ref = client.datasets.put(files.read_json(file))
+    display.write(str(ref))
+
+
+app.command()(sweep)
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(recovery.dead, name="dead")
 app.command()(recovery.reconcile)
 
@@ -214,7 +232,7 @@ def main() -> None:
         reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
         # What concerns two settings names them itself.
         _fail(f"{where}: {reason}" if exc.errors()[0]["loc"] else reason, REFUSED)
-    except (InvalidRequest, UnknownSubmission) as exc:
+    except (InvalidRequest, UnknownSubmission, UnknownDataset) as exc:
         _fail(str(exc), REFUSED)
     except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:
         _fail(str(exc), INFRASTRUCTURE)
@@ -233,39 +251,14 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _request(file: Path, data: Path | None, **fields: object) -> ExecutionRequest:
-    content = {} if data is None else {"data": _read_json(data)}
-    return ExecutionRequest.parse({"code": _read(file), **content, **fields})
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            msg = f"{path}: {path.stat().st_size:,} bytes, far over every limit"
-            raise InvalidRequest(msg)
-        # Bytes first: reading as text would turn the line ends of the code into others.
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as exc:
-        msg = f"{path}: not UTF-8 text (byte {exc.start})"
-        raise InvalidRequest(msg) from exc
-    except OSError as exc:
-        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
-        raise InvalidRequest(msg) from exc
-
-
-def _read_json(path: Path) -> JsonValue:
-    def refuse(constant: str) -> NoReturn:
-        msg = f"{constant} is not JSON; use null"
-        raise ValueError(msg)
-
-    text = _read(path)
-    try:
-        content: JsonValue = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as exc:
-        reason = "nested too deeply" if isinstance(exc, RecursionError) else exc
-        msg = f"{path}: not JSON ({reason})"
-        raise InvalidRequest(msg) from exc
-    return content
+def _request(file: Path, data: Path | None, params: str | None, **fields: object) -> ExecutionRequest:
+    if data and fields.get("dataset"):
+        msg = "give either --data or --dataset"
+        raise InvalidRequest(msg)
+    content = {} if data is None else {"data": files.read_json(data)}
+    if params is not None:
+        content["params"] = files.parse_json(params, "--params")
+    return ExecutionRequest.parse({"code": files.read(file), **content, **fields})
 
 
 def _follow(submission: Submission) -> ExecutionResult:

@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from tasks.client import LOWEST_PRIORITY
 from tasks.connection import open_client
+from tasks.document import DIGEST
 from tasks.ledger import Ledger
 from tasks.message import readdress
 
@@ -82,12 +83,15 @@ def _adopt(ledger: Ledger, queue: str, task_id: Any, message: Any) -> None:
     )
     if expires:
         _moment(expires)  # Celery would fail on it when it is handed over
+    fields = _fields(message)
+    dataset = _text(fields.get("dataset"))
     ledger.adopt(
         task_id,
         readdress(raw, task_id, queue),
-        tenant=_tenant(message),
+        tenant=_text(fields.get("user_id"))[:128],
         priority=min(max(priority, 0), LOWEST_PRIORITY) if isinstance(priority, int) else 0,
         due=_moment(eta).timestamp() if eta else None,
+        dataset=dataset if DIGEST.fullmatch(dataset) else None,
     )
 
 
@@ -96,14 +100,17 @@ def _moment(text: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # as Celery reads it
 
 
-def _tenant(message: Any) -> str:
-    """Return whose it is, of a body that Celery can run; in the ledger another would be handed over for ever."""
+def _fields(message: Any) -> dict[str, Any]:
+    """Return the arguments in a body that Celery can run; in the ledger another would be handed over for ever."""
     args, fields, embed = message.payload
     if not (isinstance(args, list) and isinstance(fields, dict) and isinstance(embed, dict | None)):
         msg = "the body is not [args, kwargs, embed]"
         raise TypeError(msg)
-    user_id = fields.get("user_id")
-    return user_id[:128] if isinstance(user_id, str) else ""
+    return fields
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class ExecutionConsumer(Consumer):

@@ -27,7 +27,9 @@ __all__ = [
     "printable",
     "show_dead",
     "show_details",
+    "show_line",
     "show_result",
+    "show_table",
     "show_violations",
     "summary",
     "write",
@@ -106,13 +108,37 @@ def show_violations(name: str, violations: tuple[Violation, ...]) -> None:
 
 def show_dead(found: Iterable[DeadSubmission]) -> None:
     """Print a table on stdout, in a pipe one line for each."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = _table()
     for name in ("id", "user", "since"):
         table.add_column(name, no_wrap=True)
     table.add_column("bytes", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold", min_width=30)
     for one in found:
         table.add_row(_cell(one.id), _cell(one.tenant), moment(one.since), f"{one.bytes:,}", _cell(one.reason))
+    _print(table)
+
+
+def show_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table of numbers on stdout, in a pipe one line for each row."""
+    table = _table()
+    for head in heads:
+        table.add_column(_cell(head), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    _print(table)
+
+
+def show_line(status: str, text: str) -> None:
+    """Print on stderr what ended with this status."""
+    style = STYLES.get(status, "red")
+    err.print(f"[bold {style}]{status}[/] {_cell(text)}")
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _print(table: Table) -> None:
     if not out.is_terminal:
         table.width = Measurement.get(out, out.options.update(width=_UNBOUNDED), table).maximum
     out.print(table)

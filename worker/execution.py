@@ -9,7 +9,8 @@ import random
 import signal
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 import structlog
@@ -20,21 +21,26 @@ from kombu.asynchronous import get_event_loop
 
 from tasks.app import STRATEGY_EXECUTION
 from tasks.backend import FENCE, PAUSE
-from tasks.errors import InvalidRequest
+from tasks.datasets import Datasets
+from tasks.errors import InvalidRequest, UnknownDataset
 from tasks.message import SUBMITTED_AT
 from tasks.models import ExecutionRequest
 from tasks.submission import cancellation as cancelled_result
 from tasks.summary import describe, is_summary
 from worker import events
+from worker.datasets import shared_cache
 from worker.errors import SandboxError, SandboxLost, WorkerDied
 from worker.executor import Cancellation, CodeExecutor, rejection
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
     from tasks.ledger import Beginning, Ledger
     from tasks.models import ExecutionResult
+    from worker.datasets import DatasetCache
 
 __all__ = ["ExecutionMessage", "ExecutionTask", "close_executor", "open_executor", "register"]
 
@@ -46,6 +52,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 #: How often to ask for an engine, or a Redis, that is away.
 ENGINE_RETRY_SECONDS = REDIS_RETRY_SECONDS = 0.5
 REFUSED_RETRY_SECONDS = 5.0
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger(__name__)
 
@@ -166,18 +174,10 @@ class ExecutionTask(Task):
     def _begin(self) -> Beginning:
         ledger: Ledger = self.backend.ledger
         attempt, details = uuid.uuid4().hex, {"pid": os.getpid(), "hostname": self.request.hostname}
-        while True:
-            try:
-                return ledger.begin(self.request.id, attempt, details)
-            except SoftTimeLimitExceeded:
-                raise Reject(requeue=True) from None  # it was not the strategy that took so long
-            except (redis.ConnectionError, redis.TimeoutError) as exc:
-                # The main process has lost it, too, and ends this one when it has noticed.
-                log.debug("the ledger is asked again", error=str(exc))
-                time.sleep(REDIS_RETRY_SECONDS)
-            except redis.RedisError as exc:  # from a replica that is not the master yet, or one with too few of its own
-                log.warning("the ledger refuses, asking again", error=str(exc))
-                time.sleep(REFUSED_RETRY_SECONDS)
+        try:
+            return _ask(lambda: ledger.begin(self.request.id, attempt, details))
+        except SoftTimeLimitExceeded:
+            raise Reject(requeue=True) from None  # it was not the strategy that took so long
 
     def _execute(self, request: ExecutionRequest, tries: int) -> dict[str, Any]:
         global _running  # noqa: PLW0603  # the signal handler has no other way to it
@@ -205,6 +205,10 @@ class ExecutionTask(Task):
     def _run_when_possible(self, request: ExecutionRequest, cancellation: Cancellation) -> ExecutionResult:
         # An engine that is away is waited for here, so that the queue stays in Redis.
         queue_seconds = self._queue_seconds()
+        try:
+            request = self._with_dataset(request)
+        except (InvalidRequest, UnknownDataset) as exc:
+            return _uncounted(rejection(str(exc)), request.user_id)
         started = time.monotonic()
         while True:
             try:
@@ -217,6 +221,12 @@ class ExecutionTask(Task):
                 if time.monotonic() - started > WorkerSettings().engine_patience_seconds:
                     raise
             time.sleep(ENGINE_RETRY_SECONDS)
+
+    def _with_dataset(self, request: ExecutionRequest) -> ExecutionRequest:
+        if request.dataset is None:
+            return request
+        read = partial(Datasets(self.app.settings, self.backend.client).read, request.dataset)
+        return request.with_dataset(_dataset_cache().text(request.dataset, lambda: _ask(read)))
 
     def _log(self, request: ExecutionRequest, result: ExecutionResult) -> None:
         measured = result.metrics.model_dump(exclude_none=True)
@@ -233,6 +243,25 @@ class ExecutionTask(Task):
         if not isinstance(submitted, float) or not math.isfinite(submitted):
             return None
         return max(0.0, time.time() - submitted)  # two machines' clocks: the difference may come out negative
+
+
+@cache
+def _dataset_cache() -> DatasetCache:
+    return shared_cache(WorkerSettings().dataset_cache_bytes)
+
+
+def _ask(question: Callable[[], Answer]) -> Answer:
+    """Return what Redis answers, however long it is away."""
+    while True:
+        try:
+            return question()
+        except (redis.ConnectionError, redis.TimeoutError) as exc:
+            # The main process has lost it, too, and ends this one when it has noticed.
+            log.debug("Redis is asked again", error=str(exc))
+            time.sleep(REDIS_RETRY_SECONDS)
+        except redis.RedisError as exc:  # from a replica that is not the master yet, or one with too few of its own
+            log.warning("Redis refuses, asking again", error=str(exc))
+            time.sleep(REFUSED_RETRY_SECONDS)
 
 
 def _uncounted(result: ExecutionResult, user_id: str = "") -> ExecutionResult:

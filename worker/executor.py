@@ -181,6 +181,8 @@ class CodeExecutor:
             raise
 
     def _refuse(self, request: ExecutionRequest) -> ExecutionResult | None:
+        if not request.data_json:
+            return rejection("dataset: only a worker can fetch it: submit the strategy, or give the data")
         ceiling = self.config.limits.timeout_seconds
         if request.timeout is not None and request.timeout > ceiling:
             return rejection(f"timeout: {request.timeout:g} s, this worker allows {ceiling:g} s")

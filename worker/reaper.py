@@ -18,7 +18,7 @@ from typing import Any
 import docker.errors
 import requests.exceptions
 
-from worker import events, logs, metrics
+from worker import datasets, events, logs, metrics
 from worker.errors import EngineUnavailable
 from worker.sandbox.container import connect
 from worker.sandbox.owner import OWNER_LABEL, Owner
@@ -103,3 +103,4 @@ if __name__ == "__main__":
     metrics.join()
     watch(int(sys.argv[1]))
     metrics.clean_up()
+    datasets.clean_up()

@@ -10,8 +10,9 @@ import typer
 from kombu import Message
 from kombu.transport.virtual.base import Base64
 
-from tasks.client import StrategyClient, redis_errors
-from tasks.errors import InvalidRequest, UnknownSubmission
+from tasks.client import StrategyClient
+from tasks.connection import redis_errors
+from tasks.errors import InvalidRequest, UnknownDataset, UnknownSubmission
 from tasks.ledger import Ledger
 from tasks.models import ExecutionRequest
 from worker import display
@@ -68,8 +69,7 @@ def show(dead_id: DeadId, *, as_json: AsJson = False) -> None:
         raise _unknown(dead_id)
     request, describes = _request(message)
     if as_json:
-        content = {"code": request.code, "data_bytes": len(request.data_json)} if request else {}
-        display.write(json.dumps(_as_dict(one) | content))
+        display.write(json.dumps(_as_dict(one) | (_content(request) if request else {})))
         return
     known = {"id": one.id, "user": one.tenant, "dead since": display.moment(one.since), "reason": one.reason}
     display.show_details(known | {"request": describes})
@@ -112,16 +112,24 @@ def _for_each(dead_ids: list[str] | None, act: Callable[[Ledger, str], bool], do
         raise InvalidRequest(msg)
     with StrategyClient() as client:
         chosen = list(dict.fromkeys(dead_ids or [one.id for one in _ask(client.ledger.dead)]))
-        unknown = []
+        unknown, without_data = [], []
         for dead_id in chosen:
-            if _ask(act, client.ledger, dead_id):
+            try:
+                known = _ask(act, client.ledger, dead_id)
+            except UnknownDataset:
+                without_data.append(dead_id)
+                continue
+            if known:
                 display.write(f"{done} {display.printable(dead_id)}")
             else:
                 unknown.append(dead_id)
     if not chosen:
         display.err.print("no dead submissions")
-    if unknown:
-        raise _unknown(*unknown)
+    refusals = [str(_unknown(*unknown))] if unknown else []
+    if without_data:
+        refusals.append(f"the data set of {', '.join(without_data)} is not in Redis any more: put it again first")
+    if refusals:
+        raise UnknownSubmission("; ".join(refusals))
 
 
 def _ask(question: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -139,6 +147,11 @@ def _as_dict(one: DeadSubmission) -> dict[str, Any]:
     return {"id": one.id, "user_id": one.tenant, "since": since, "bytes": one.bytes, "reason": one.reason}
 
 
+def _content(request: ExecutionRequest) -> dict[str, Any]:
+    data = {"dataset": request.dataset} if request.dataset else {"data_bytes": len(request.data_json)}
+    return {"code": request.code} | data
+
+
 def _request(text: bytes) -> tuple[ExecutionRequest | None, str]:
     """Return what a stored message asks for, and a line about it; None where a worker would refuse it."""
     raw = json.loads(text)
@@ -154,4 +167,5 @@ def _request(text: bytes) -> tuple[ExecutionRequest | None, str]:
         request = ExecutionRequest.parse(fields)
     except InvalidRequest as exc:
         return None, f"not valid: {exc}"
-    return request, f"{len(request.code.encode()):,} bytes of code, {len(request.data_json):,} bytes of data"
+    data = f"data set {request.dataset}" if request.dataset else f"{len(request.data_json):,} bytes of data"
+    return request, f"{len(request.code.encode()):,} bytes of code, {data}"

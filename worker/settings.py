@@ -28,6 +28,12 @@ class WorkerSettings(BaseSettings):
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="How sandboxes are made.")
     limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="What Prometheus can ask.")
+    dataset_cache_bytes: int = Field(
+        default=2**28,
+        ge=0,
+        description="Bytes that data sets a worker has run with may take as files in its folder for temporary files "
+        "(`TMPDIR`), so that it does not fetch them again; 0 for none.",
+    )
     engine_patience_seconds: float = Field(
         default=25.0,
         ge=0,

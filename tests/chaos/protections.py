@@ -162,7 +162,7 @@ PROTECTIONS = {
     ),
     "a full Redis has room for workers": Protection(
         (f"{TESTS}backpressure.py::test_what_was_accepted_by_a_full_redis_is_run",),
-        "tasks/ledger.lua",
+        "tasks/script.lua",
         "MEMORY_SHARE = 0.9",
         "MEMORY_SHARE = 10",
     ),
@@ -177,6 +177,18 @@ PROTECTIONS = {
         "tasks/ledger.lua",
         "if used_for and used_for ~= digest then",
         "if false then",
+    ),
+    "a data set stays while somebody refers to it": Protection(
+        (f"{TESTS}datasets.py::test_it_is_kept_while_a_submission_has_not_ended",),
+        "tasks/datasets.lua",
+        "redis.call('PERSIST', dataset(digest))",
+        "",
+    ),
+    "a data set is compared with its hash": Protection(
+        (f"{TESTS}datasets.py::test_what_is_not_what_was_put_is_rejected",),
+        "tasks/datasets.py",
+        " or hashlib.sha256(text).hexdigest() != digest",
+        "",
     ),
     "containers of dead workers are removed": Protection(
         (f"{TESTS}reaper.py::test_a_worker_that_restarts_in_a_loop_leaves_nothing",),

@@ -70,6 +70,38 @@ def test_submit_follow_and_cancel(redis_url: str, tmp_path: Path) -> None:
     assert stratbox("cancel", submission, **env).returncode == 1
 
 
+@pytest.mark.usefixtures("worker_process")
+def test_a_data_set_is_put_once_and_referred_to(redis_url: str, tmp_path: Path) -> None:
+    """`dataset put` prints what `submit --dataset` takes; `--params` goes into it, with `run` into a file's data."""
+    env = {"STRATBOX_REDIS_URL": redis_url}
+    data, show = tmp_path / "data.json", tmp_path / "show.py"
+    data.write_text('{ "price": 7 }')
+    show.write_text("print(open('/workspace/data.json').read())\n")
+    put = [stratbox("dataset", "put", str(data), **env) for _ in range(2)]
+    assert (put[0].returncode, put[0].stderr) == (0, "")
+    assert put[0].stdout == put[1].stdout
+    ref = put[0].stdout.strip()
+    waited = stratbox("submit", str(show), "--dataset", ref, "--params", '{"fast": 5}', "--wait", **env)
+    assert waited.stdout == '{"params":{"fast":5},"price":7}\n', waited.stderr
+    ran = stratbox("run", str(show), "--data", str(data), "--params", '{"fast": 5}')
+    assert ran.stdout == waited.stdout, ran.stderr
+    unknown = stratbox("submit", str(show), "--dataset", "0" * 64, **env)
+    assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
+    assert "put it again" in unknown.stderr
+
+
+def test_no_room_for_data_is_exit_code_4(tmp_path: Path) -> None:
+    """One line that names the bound and says when to come again."""
+    data = tmp_path / "data.json"
+    data.write_text("[2]")
+    with private_redis() as url, StrategyClient(Settings(redis_url=url)) as client:
+        client.datasets.put([1])
+        full = stratbox("dataset", "put", str(data), STRATBOX_REDIS_URL=url, STRATBOX_MAX_DATASET_BYTES="60")
+    assert (full.returncode, full.stdout, full.stderr.count("\n")) == (4, "", 1)
+    assert "STRATBOX_MAX_DATASET_BYTES" in full.stderr
+    assert "put it again in " in full.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "says"),
     [

@@ -167,6 +167,15 @@ print(json.dumps({
     }  # fmt: skip
 
 
+def test_data_sets_are_kept_in_memory(stack: Stack, producer: StrategyClient) -> None:
+    """The worker has a place for them in spite of its read-only root: /tmp, which ends with the container."""
+    ref = producer.datasets.put({"price": 7})
+    result = producer.submit("print(open('/workspace/data.json').read())", ref).result(timeout=60)
+    assert result.output == '{"price":7}\n', result.error
+    (worker,) = stack.containers("worker")
+    assert ref.digest in worker.exec_run(["sh", "-c", "ls /tmp/stratbox-datasets-*"]).output.decode()
+
+
 def test_scale_to_three(stack: Stack) -> None:
     """After scaling, Flower shows three workers."""
     stack.compose("up", "-d", "--no-recreate", "--scale", "worker=3", "worker")

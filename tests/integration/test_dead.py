@@ -177,6 +177,29 @@ def test_show_decodes_the_message(
     assert (as_json["id"], as_json["since"]) == (lost.id, told["since"])
 
 
+def test_one_with_a_data_set(
+    stratbox: Callable[..., subprocess.CompletedProcess[str]],
+    client: StrategyClient,
+    lose: Callable[..., Submission],
+    redis_url: str,
+) -> None:
+    """It is shown by reference; without the data set it is not queued again, and the others are."""
+    ref = client.datasets.put({"price": 7})
+    lost, other = lose(SLOW, ref), lose(SLOW)
+    assert f"bytes of code, data set {ref}\n" in stratbox("dead", "show", lost.id).stderr
+    assert json.loads(stratbox("dead", "show", lost.id, "--json").stdout)["dataset"] == ref.digest
+    with redis.Redis.from_url(redis_url) as direct:
+        direct.delete(f"stratbox:celery:dataset:{ref}")
+    done = stratbox("dead", "requeue", lost.id, "none", other.id)
+    assert (done.returncode, done.stdout) == (2, f"requeued {other.id}\n")
+    assert done.stderr == (
+        "stratbox: no dead submission 'none': `stratbox dead` lists them; "
+        f"the data set of {lost.id} is not in Redis any more: put it again first\n"
+    )
+    client.datasets.put({"price": 7})
+    assert stratbox("dead", "requeue", "--all").stdout == f"requeued {lost.id}\n"
+
+
 def test_show_what_no_worker_could_run(
     stratbox: Callable[..., subprocess.CompletedProcess[str]], client: StrategyClient, redis_url: str
 ) -> None:

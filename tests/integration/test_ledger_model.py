@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tasks import Settings, StrategyClient, ledger
-
-if TYPE_CHECKING:
-    import pytest
+from tasks import DatasetRef, Settings, StrategyClient, ledger
+from tasks.errors import UnknownDataset
 
 PREFIX = "stratbox:celery:"
 LIST = "celery:9"
@@ -48,6 +48,8 @@ class Record:
     deaths: int = 0
     tries: int = 0
     cancelled: bool = False
+    #: The number of the data set it refers to.
+    dataset: int | None = None
 
 
 @dataclass
@@ -61,6 +63,12 @@ class Model:
     started: dict[str, str] = field(default_factory=dict)
     open: dict[str, Record] = field(default_factory=dict)
     dead: dict[str, Record] = field(default_factory=dict)
+    #: Data sets that are there, by number, and who holds each.
+    datasets: dict[int, set[str]] = field(default_factory=dict)
+
+    def hold(self, task_id: str) -> None:
+        """Hold what it refers to, if that is there."""
+        self.datasets.get(self.open[task_id].dataset or 0, set()).add(task_id)
 
     def line_up(self, task_id: str) -> None:
         """Into the lane of its tenant."""
@@ -95,12 +103,15 @@ class Model:
         """At its end."""
         self.leave(task_id)
         self.started.pop(task_id, None)
-        return self.open.pop(task_id)
+        record = self.open.pop(task_id)
+        self.datasets.get(record.dataset or 0, set()).discard(task_id)
+        return record
 
 
 USERS = st.sampled_from(["", "a", "b", "c"])
 WORKERS = st.sampled_from(["worker-1", "worker-2"])
 WHICH = st.integers(0, 1000)
+DATASETS = st.integers(1, 3)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -117,6 +128,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.lost: set[str] = set()
         #: What may come late: id and token of runs that do not count any more.
         self.stale: list[tuple[str, int]] = []
+        self.refs = {number: DatasetRef(hashlib.sha256(b"%d" % number).hexdigest(), 1) for number in (1, 2, 3)}
 
     def teardown(self) -> None:
         """Close."""
@@ -145,26 +157,51 @@ class LedgerMachine(RuleBasedStateMachine):
         self.speak_as(self.model.started[task_id])
         return task_id, self.model.open[task_id].starts
 
-    @rule(user=USERS, priority=st.integers(0, 9))
-    def submit(self, user: str, priority: int) -> None:
+    @rule(number=DATASETS)
+    def put(self, number: int) -> None:
+        """A client's, of data that may be there."""
+        assert self.client.datasets.put(number) == self.refs[number]
+        self.model.datasets.setdefault(number, set())
+
+    @rule(number=DATASETS)
+    def time_passes(self, number: int) -> None:
+        """Its own time is over; it stays as long as somebody holds it."""
+        digest = self.refs[number].digest
+        if self.store.zadd(f"{PREFIX}datasets", {digest: time.time() - 1}, xx=True, ch=True):
+            if self.store.ttl(f"{PREFIX}dataset:{digest}") != -1:
+                self.store.delete(f"{PREFIX}dataset:{digest}")  # as Redis does
+            self.reconcile()
+        if not self.model.datasets.get(number):
+            self.model.datasets.pop(number, None)
+
+    @rule(user=USERS, priority=st.integers(0, 9), number=st.none() | DATASETS)
+    def submit(self, user: str, priority: int, number: int | None) -> None:
         """A client's."""
-        task_id = self.client.submit("x = 1", user_id=user, priority=priority).id
+        data = self.refs[number] if number else None
+        if number and number not in self.model.datasets:
+            with pytest.raises(UnknownDataset):
+                self.client.submit("x = 1", data, user_id=user, priority=priority)
+            return
+        task_id = self.client.submit("x = 1", data, user_id=user, priority=priority).id
         direct = len(self.model.ready) < READY_LIMIT and not self.model.ring
         self.count += 1
-        self.model.open[task_id] = Record(user, (priority, self.count))
+        self.model.open[task_id] = Record(user, (priority, self.count), dataset=number)
+        self.model.hold(task_id)
         if direct:
             self.model.ready.add(task_id)
         else:
             self.model.line_up(task_id)
 
-    @rule(user=USERS, priority=st.integers(0, 9), later=st.booleans())
-    def adopt(self, *, user: str, priority: int, later: bool) -> None:
+    @rule(user=USERS, priority=st.integers(0, 9), later=st.booleans(), number=st.none() | DATASETS)
+    def adopt(self, *, user: str, priority: int, later: bool, number: int | None) -> None:
         """By a worker: of a message that came by another way, to be run at once or later."""
         task_id = str(uuid.uuid4())
-        text = json.dumps({"headers": {"id": task_id}})
-        self.ledger.adopt(task_id, text, tenant=user, priority=priority, due=time.time() + 1000 if later else None)
+        text, due = json.dumps({"headers": {"id": task_id}}), time.time() + 1000 if later else None
+        digest = self.refs[number].digest if number else None
+        self.ledger.adopt(task_id, text, tenant=user, priority=priority, due=due, dataset=digest)
         self.count += 1
-        self.model.open[task_id] = Record(user, (priority, self.count))
+        self.model.open[task_id] = Record(user, (priority, self.count), dataset=number)
+        self.model.hold(task_id)
         if later:
             self.model.later.add(task_id)
         else:
@@ -309,11 +346,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def decide(self, *, which: int, again: bool) -> None:
         """An operator's, of a dead one."""
         task_id = self.pick(which, self.model.dead)
+        number = self.model.dead[task_id].dataset
+        if again and number and number not in self.model.datasets:
+            with pytest.raises(UnknownDataset):
+                self.ledger.requeue(task_id)
+            return
         record = self.model.dead.pop(task_id)
         assert (self.ledger.requeue if again else self.ledger.drop)(task_id)
         if again:
             record.cancelled = False
             self.model.open[task_id] = record
+            self.model.hold(task_id)
             self.model.line_up(task_id)
             self.model.refill()
 
@@ -337,6 +380,23 @@ class LedgerMachine(RuleBasedStateMachine):
         }
         records = {str(name).removeprefix(f"{PREFIX}task:") for name in store.keys(f"{PREFIX}task:*")}
         assert records == model.open.keys() | model.dead.keys()
+
+    @invariant()
+    def data_sets_are_held(self) -> None:
+        """Each is there, counted, and held by those who refer to it; then it has no end, and one otherwise."""
+        store, digests = self.store, {number: ref.digest for number, ref in self.refs.items()}
+        there = {digests[number] for number in self.model.datasets}
+        assert {str(name).rpartition(":")[2] for name in store.keys(f"{PREFIX}dataset:*")} == there
+        holders = {
+            str(name).rpartition(":")[2]: store.smembers(str(name)) for name in store.keys(f"{PREFIX}references:*")
+        }
+        assert holders == {digests[number]: held for number, held in self.model.datasets.items() if held}
+        endless = {digest for digest in there if store.ttl(f"{PREFIX}dataset:{digest}") == -1}
+        assert endless == holders.keys()
+        sizes = {digest: str(store.strlen(f"{PREFIX}dataset:{digest}")) for digest in there}
+        total = {"all": str(sum(map(int, sizes.values())))} if sizes else {}
+        assert store.hgetall(f"{PREFIX}dataset-bytes") == sizes | total
+        assert set(store.zrange(f"{PREFIX}datasets", 0, -1)) == there
 
     @invariant()
     def counts_are_right(self) -> None:

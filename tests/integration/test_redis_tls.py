@@ -26,7 +26,16 @@ from pydantic import SecretStr
 from tasks import Settings, StrategyClient
 from tasks.app import STRATEGY_EXECUTION, create_app
 from tasks.connection import open_async, open_client
-from tasks.errors import BrokerUnavailable, InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
+from tasks.errors import (
+    BrokerUnavailable,
+    DatasetsFull,
+    InvalidRequest,
+    QueueFull,
+    TenantLimit,
+    UnknownDataset,
+    UnknownSubmission,
+)
+from tasks.script import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,6 +224,32 @@ def test_producer_learns_that_there_is_no_room(
     assert admin.acl_log() == []
 
 
+def test_producer_may_share_data(guarded: Guarded, admin: redis.Redis) -> None:
+    """Put, put again, submit with what is there and what is not, cancel, learn that there is no room."""
+    with (
+        guarded.worker(),
+        StrategyClient(guarded.settings("producer")) as client,
+        StrategyClient(guarded.settings("producer", max_dataset_bytes=80)) as bounded,
+    ):
+        ref = client.datasets.put({"price": 7})
+        assert client.datasets.put({"price": 7}) == ref
+        code = "import json\nprint(json.load(open('/workspace/data.json')))"
+        first = client.submit(code, ref, params={"fast": 5})
+        assert first.result(20).output == "{'params': {'fast': 5}, 'price': 7}\n"
+        running = begun(client, "import time\ntime.sleep(50)")
+        waiting = client.submit(code, ref, priority=9)
+        assert admin.smembers(f"stratbox:celery:references:{ref}") == {waiting.id.encode()}
+        assert waiting.cancel()
+        assert running.cancel()
+        with pytest.raises(DatasetsFull):
+            bounded.datasets.put({"price": 8})
+        admin.delete(f"stratbox:celery:dataset:{ref}")
+        with pytest.raises(UnknownDataset):
+            client.submit(code, ref)
+        assert client.datasets.put({"price": 7}) == ref
+    assert admin.acl_log() == []
+
+
 def test_worker_has_no_right_missing(guarded: Guarded, admin: redis.Redis) -> None:
     """Run what Celery alone has sent, lose the connection, run again: Redis notes nothing that it refused."""
     app = create_app(guarded.settings("worker"))
@@ -264,14 +299,21 @@ def test_worker_may_do_all_that_the_ledger_can(guarded: Guarded, admin: redis.Re
             assert ledger.message(one) == message
             assert revive(one)
         assert ledger.begin(one, uuid.uuid4().hex, {}).verdict == failure.encode()
-        ledger.adopt("another", message.decode(), tenant="ann", priority=3)
+        ref = producer.datasets.put([1])
+        ledger.adopt("another", message.decode(), tenant="ann", priority=3, dataset=ref.digest)
         assert ledger.waiting()[0] == 1
+        for members in (1, 0):  # it is over: first somebody refers to it, then nobody
+            assert admin.scard(f"stratbox:celery:references:{ref}") == members
+            admin.zadd("stratbox:celery:datasets", {ref.digest: 1})
+            admin.delete("stratbox:celery:task:another")  # by hand
+            ledger.reconcile()
+        assert not admin.exists(f"stratbox:celery:dataset:{ref}")
     assert admin.acl_log() == []
 
 
 def test_worker_may_send_each_command_of_the_script() -> None:
     """No branch of the ledger's script is forgotten, however rarely it is taken."""
-    called = set(re.findall(r"redis\.call\('(\w+)'", (ROOT / "tasks/ledger.lua").read_text()))
+    called = {name for source in SOURCES for name in re.findall(r"redis\.call\('(\w+)'", source.read_text())}
     rights = (ROOT / "ops/redis/users.acl").read_text().partition("\nuser worker ")[2].split()
     assert "ZADD" in called
     assert {f"+{name.lower()}" for name in called} <= set(rights)
@@ -348,6 +390,25 @@ COPY stratbox:celery:task:1 celery-task-meta-1
 DUMP stratbox:celery:task:1
 SET stratbox:celery:bytes 0
 DEL stratbox:celery:key:1
+GET stratbox:celery:dataset:1
+GETRANGE stratbox:celery:dataset:1 0 -1
+STRLEN stratbox:celery:dataset:1
+COPY stratbox:celery:dataset:1 celery-task-meta-1
+RENAME stratbox:celery:dataset:1 celery-task-meta-1
+SET stratbox:celery:dataset:1 x GET
+DEL stratbox:celery:dataset:1
+SMEMBERS stratbox:celery:references:1
+SRANDMEMBER stratbox:celery:references:1
+SPOP stratbox:celery:references:1
+DEL stratbox:celery:references:1
+ZRANGE stratbox:celery:datasets 0 -1
+ZRANGEBYSCORE stratbox:celery:datasets -inf +inf
+ZPOPMIN stratbox:celery:datasets
+ZREM stratbox:celery:datasets 1
+HGETALL stratbox:celery:dataset-bytes
+HKEYS stratbox:celery:dataset-bytes
+HRANDFIELD stratbox:celery:dataset-bytes
+DEL stratbox:celery:dataset-bytes
 SUBSCRIBE /0.celeryev/task.sent
 SUBSCRIBE /0.celery.pidbox
 PSUBSCRIBE *

@@ -13,16 +13,18 @@ import pytest
 
 from tasks.errors import (
     BrokerUnavailable,
+    DatasetsFull,
     ExecutionLost,
     InvalidRequest,
     OutputNotJSON,
     QueueFull,
     ResultTimeout,
     TenantLimit,
+    UnknownDataset,
     UnknownSubmission,
 )
 from tasks.models import ExecutionResult, ExecutionStatus
-from worker import cli
+from worker import cli, files
 from worker.errors import EngineUnavailable, ImageMissing, SandboxStartError
 
 if TYPE_CHECKING:
@@ -162,12 +164,13 @@ def test_a_number_that_overflows(refused: Callable[..., str], tmp_path: Path, go
     assert refused("run", good, "--data", path) == reason
 
 
-@pytest.mark.parametrize("command", ["run", "submit"])
-def test_data_of_17_mib(refused: Callable[..., str], tmp_path: Path, good: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [("run", "{good}", "--data"), ("submit", "{good}", "--data"), ("dataset", "put")])
+def test_data_of_17_mib(refused: Callable[..., str], tmp_path: Path, good: Path, command: tuple[str, ...]) -> None:
     """Size and limit are named."""
     path = tmp_path / "data.json"
     path.write_text('"' + "x" * (17 * MIB - 2) + '"')
-    assert refused(command, good, "--data", path) == "data: 17,825,792 bytes as JSON, the limit is 16,777,216"
+    arguments = (argument.format(good=good) for argument in command)
+    assert refused(*arguments, path) == "data: 17,825,792 bytes as JSON, the limit is 16,777,216"
 
 
 # Arguments.
@@ -204,6 +207,29 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
         (("submit", "{good}", "--priority", "10"), "priority: 10 is not between 0 (first) and 9 (last)"),
         (("submit", "{good}", "--user", "a\nb"), "user_id: "),
         (("submit", "{good}", "--key", ""), "key: give 1 to 256 printable characters"),
+        (("submit", "{good}", "--dataset", "x"), "dataset: not a reference, which is 64 hexadecimal digits"),
+        (("submit", "{good}", "--dataset", "x", "--data", "{good}"), "give either --data or --dataset"),
+        (("submit", "{good}", "--params", "fast=5"), "--params: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (("submit", "{good}", "--params", '{{"fast": NaN}}'), "--params: not JSON (NaN is not JSON; use null)"),
+        (("run", "{good}", "--params", "[5]"), "params: Input should be a valid dictionary"),
+        (("run", "{good}", "--dataset", "x"), "No such option: --dataset"),
+        (("sweep",), "Missing argument"),
+        (("sweep", "{good}"), "Missing option '--grid'"),
+        (("sweep", "{good}", "--grid", "fast"), "--grid fast: write name=start:stop:step or name=value,value"),
+        (("sweep", "{good}", "--grid", "x=1:2"), "--grid x=1:2: write start:stop:step"),
+        (("sweep", "{good}", "--grid", "x=0:99:1", "--grid", "y=0:100:1"), "--grid: 100 x 101 = 10,100 points"),
+        (("sweep", "{good}.none", "--grid", "x=1"), "{good}.none: no such file or directory"),
+        (("sweep", "{good}", "--grid", "x=1", "--data", "{good}"), "{good}: not JSON ("),
+        (("sweep", "{good}", "--grid", "x=1", "--data", "{good}", "--dataset", "x"), "give either --data or --dataset"),
+        (("sweep", "{good}", "--grid", "x=1", "--top", "0"), "Invalid value for '--top'"),
+        (("sweep", "{good}", "--grid", "x=1", "--csv", "{good}/x"), "{good}/x: not a directory"),
+        (("sweep", "{good}", "--grid", "x=1", "--json", "/"), "/: is a directory"),
+        (("sweep", "{good}", "--grid", "x=1,2", "--heatmap", "x.png"), "--heatmap: exactly two parameters must have"),
+        (("sweep", "{good}", "--grid", "x=1", "--timeout", "61"), "timeout: Input should be less than or equal to 60"),
+        (("dataset",), "Missing command."),
+        (("dataset", "put"), "Missing argument"),
+        (("dataset", "put", "{good}"), "{good}: not JSON ("),
+        (("dataset", "put", "{good}.none"), "{good}.none: no such file or directory"),
         (("dead", "fly"), "No such command 'fly'"),
         (("dead", "--json", "show", "x"), "--json: give it after `show`"),
         (("dead", "show"), "Missing argument"),
@@ -220,7 +246,8 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
 )
 def test_wrong_usage(refused: Callable[..., str], good: Path, arguments: tuple[str, ...], reason: str) -> None:
     """Named before anything is started."""
-    assert refused(*(argument.format(good=good) for argument in arguments)).startswith(reason)
+    shown = refused(*(argument.format(good=good) for argument in arguments))
+    assert shown.startswith(reason.format(good=good))
 
 
 def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +273,8 @@ def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.Monkey
         ("dead", "drop", "x"),
         ("dead", "drop", "--all"),
         ("reconcile",),
+        ("dataset", "put", "{data}"),
+        ("sweep", "{good}", "--grid", "x=1,2"),
     ],
 )
 def test_redis_down(
@@ -258,7 +287,8 @@ def test_redis_down(
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         monkeypatch.setenv("STRATBOX_REDIS_URL", f"redis://127.0.0.1:{held.getsockname()[1]}/0")
-        code, out, err = run(*(argument.format(good=good) for argument in arguments))
+        (data := good.with_name("data.json")).write_text("[1]")
+        code, out, err = run(*(argument.format(good=good, data=data) for argument in arguments))
     assert (code, out) == (3, "")
     assert len(err.splitlines()) == 1
     assert err.endswith("start it, or set STRATBOX_REDIS_URL\n")
@@ -269,6 +299,7 @@ def test_redis_down(
     [
         (InvalidRequest("code: wrong"), 2),
         (UnknownSubmission("no submission 'x'"), 2),
+        (UnknownDataset("dataset: x is not in Redis"), 2),
         (BrokerUnavailable("no Redis"), 3),
         (ExecutionLost("given up"), 3),
         (EngineUnavailable("no engine"), 3),
@@ -278,6 +309,7 @@ def test_redis_down(
         (OutputNotJSON("no"), 1),
         (QueueFull("submit again in 2 s", 2), 4),
         (TenantLimit("submit again in 2 s", 2), 4),
+        (DatasetsFull("put it again in 2 s", 2), 4),
     ],
 )
 def test_every_error_has_its_exit_code(
@@ -300,7 +332,7 @@ def test_an_interrupt_is_exit_code_130(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_read", interrupt)
+    monkeypatch.setattr(files, "read", interrupt)
     code, out, err = run("validate", good)
     assert (code, out) == (130, "")
     assert "Traceback" not in err
@@ -316,7 +348,7 @@ def test_help_is_no_error(run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert "Exit" in out
-    commands = "run submit result status cancel validate worker flower doctor reconcile dead".split()
+    commands = "run submit result status cancel validate worker flower doctor reconcile dataset dead sweep".split()
     assert [name for name in commands if f"  {name} " not in out] == []
 
 

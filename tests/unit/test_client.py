@@ -10,8 +10,8 @@ import redis.exceptions
 from celery import states
 from kombu.exceptions import OperationalError
 
-from tasks import client as module
 from tasks.client import StrategyClient
+from tasks.connection import redis_errors
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
 from tasks.ledger import QUEUED
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
@@ -149,7 +149,7 @@ async def test_redis_down_is_told_to_those_who_await(deserted: StrategyClient) -
 )
 def test_errors_of_redis_become_one(error: Exception) -> None:
     """In one line, with the first as its cause."""
-    with pytest.raises(BrokerUnavailable, match="STRATBOX_REDIS_URL") as caught, module.redis_errors():
+    with pytest.raises(BrokerUnavailable, match="STRATBOX_REDIS_URL") as caught, redis_errors():
         raise error
     assert str(caught.value).count("\n") == 0
     assert caught.value.__cause__ is error
@@ -158,7 +158,7 @@ def test_errors_of_redis_become_one(error: Exception) -> None:
 @pytest.mark.parametrize("error", [ResultTimeout("late"), UnknownSubmission("x"), RuntimeError("a bug"), ValueError()])
 def test_other_errors_are_left_alone(error: Exception) -> None:
     """A timeout of ours is an OSError to Python, and still none of Redis."""
-    with pytest.raises(type(error)) as caught, module.redis_errors():
+    with pytest.raises(type(error)) as caught, redis_errors():
         raise error
     assert caught.value is error
 
@@ -166,7 +166,7 @@ def test_other_errors_are_left_alone(error: Exception) -> None:
 @pytest.mark.parametrize("error", [TimeoutError(), redis.exceptions.ConnectionError(), OperationalError()])
 def test_errors_of_redis_without_a_text_become_one_too(error: Exception) -> None:
     """A socket's timeout has none."""
-    with pytest.raises(BrokerUnavailable), module.redis_errors():
+    with pytest.raises(BrokerUnavailable), redis_errors():
         raise error
 
 

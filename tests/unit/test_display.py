@@ -167,3 +167,19 @@ def test_hostile_dead_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[st
     assert row.count(written) == 2
     display.show_details({"user": text})
     assert capsys.readouterr().err == f"{'user':<11}{written}\n"
+
+
+def test_a_table_in_a_pipe_is_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """However wide; what a strategy called its numbers is no markup and steers no terminal."""
+    head, row = ["[red]fast", "sharpe\x1b[2J"], ["5", "x" * 300]
+    display.show_table(head, [row])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in (lines[0], lines[2])] == [["[red]fast", "sharpe\\x1b[2J"], row]
+    assert len(lines) == 3
+
+
+def test_a_line_of_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, whatever is said in it."""
+    display.show_line("lost", "[bold]x[/]\n\x1b[2J")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "lost [bold]x[/] \\x1b[2J\n")

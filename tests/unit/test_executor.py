@@ -61,6 +61,16 @@ def test_exports_of_the_worker() -> None:
     assert all(hasattr(worker, name) for name in worker.__all__)
 
 
+def test_a_data_set_needs_a_worker() -> None:
+    """Without a queue nobody can fetch it; said before a sandbox is spent."""
+    with CodeExecutor(SandboxConfig(image="stratbox/none:0"), warm=0) as executor:
+        result = executor.execute(ExecutionRequest(code="x = 1", dataset="0" * 64))
+    assert (result.status, str(result.error)) == (
+        S.REJECTED,
+        "InvalidRequest: dataset: only a worker can fetch it: submit the strategy, or give the data",
+    )
+
+
 # Classification.
 
 OUT_OF_MEMORY = (S.OUT_OF_MEMORY, "OutOfMemory: killed for going over 256 MiB of memory")

@@ -16,6 +16,7 @@ from flower import options as flower_options
 from kubernetes_validate.utils import resources_from_file
 
 from tasks.app import HARD_LIMIT_SECONDS
+from tasks.models import MIB
 from tasks.settings import Settings
 from worker import health
 from worker.metrics import MetricsSettings
@@ -143,6 +144,22 @@ def test_health_file_can_be_written() -> None:
     variables = {variable["name"]: variable.get("value") for variable in container("stratbox-worker")["env"]}
     mounts = [mount["mountPath"] for mount in container("stratbox-worker")["volumeMounts"] if "readOnly" not in mount]
     assert str(Path(variables["STRATBOX_HEALTH_FILE"] or "").parent) in mounts
+
+
+def test_data_sets_have_room() -> None:
+    """Files over the volume's size have the pod evicted, and the volume is memory: the worker keeps what it had."""
+    variables = {variable["name"]: variable.get("value") for variable in container("stratbox-worker")["env"]}
+    (volume,) = (one["emptyDir"] for one in pod("stratbox-worker")["volumes"] if one["name"] == "tmp")
+    cache, size, memory = (
+        int(text.removesuffix("Mi")) * MIB if text.endswith("Mi") else int(text)
+        for text in (
+            str(variables["STRATBOX_DATASET_CACHE_BYTES"]),
+            volume["sizeLimit"],
+            container("stratbox-worker")["resources"]["limits"]["memory"],
+        )
+    )
+    assert cache + 64 * MIB <= size
+    assert cache + 768 * MIB <= memory
 
 
 def test_selectors_find_their_pods() -> None:

@@ -103,6 +103,7 @@ def test_the_digest_is_of_the_request_alone(app: StratboxApp) -> None:
     first = encode(app, "x-1", REQUEST, {}).digest
     assert encode(app, "x-2", ExecutionRequest(**fields), {"traceparent": "00-1"}).digest == first
     changes: list[dict[str, Any]] = [{"code": "x"}, {"data": 1}, {"timeout": 6}, {"user_id": "b"}, {"seed": None}]
+    changes += [{"data": {}, "dataset": digit * 64} for digit in "ab"] + [{"params": {}}, {"params": {"fast": 5}}]
     digests = {encode(app, "x-1", ExecutionRequest(**fields | change), {}).digest for change in changes}
     assert len(digests - {first}) == len(changes)
 

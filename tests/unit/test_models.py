@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tasks
+from tasks.document import DatasetRef
 from tasks.errors import InvalidRequest, OutputNotJSON
 from tasks.models import (
     MAX_CODE_BYTES,
@@ -67,6 +68,7 @@ def succeeded(output: str) -> ExecutionResult:
 def test_exports_of_the_contract() -> None:
     """What producers may import; a removal is a breaking change."""
     assert tasks.__all__ == [
+        "DatasetRef",
         "ErrorDetail",
         "ExecutionLimits",
         "ExecutionMetrics",
@@ -77,6 +79,7 @@ def test_exports_of_the_contract() -> None:
         "StrategyClient",
         "Submission",
         "SubmissionState",
+        "SweepPoint",
         "Violation",
     ]
     assert all(hasattr(tasks, name) for name in tasks.__all__)
@@ -124,7 +127,15 @@ def test_limit_bounds(field: str, good: float, bad: float) -> None:
 def test_least_request_is_code_alone() -> None:
     """Everything else has a default."""
     request = ExecutionRequest(code="x")
-    assert request.model_dump() == {"code": "x", "data": {}, "timeout": None, "user_id": "", "seed": None}
+    defaults: dict[str, Any] = {
+        "data": {},
+        "dataset": None,
+        "params": None,
+        "timeout": None,
+        "user_id": "",
+        "seed": None,
+    }
+    assert request.model_dump() == {"code": "x", **defaults}
     assert request.data_json == b"{}"
 
 
@@ -205,6 +216,74 @@ def test_data_that_is_not_json_is_refused(data: Any) -> None:
 def test_any_json_value_is_data(data: Any) -> None:
     """Not only objects."""
     assert json.loads(parse(data=data).data_json) == data
+
+
+# Data sets and parameters.
+
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("fields", [{"dataset": DIGEST}, {"data": DatasetRef(DIGEST, 7)}])
+def test_a_data_set_is_referred_to(fields: dict[str, Any]) -> None:
+    """By its hash, or by what `put` returns; on the wire it is the hash, and there are no data."""
+    request = parse(**fields, params={"fast": 5})
+    assert request.model_dump(exclude_defaults=True) == {"code": "x = 1\n", "dataset": DIGEST, "params": {"fast": 5}}
+    assert request.data_json == b""
+
+
+def test_build_takes_what_put_returns() -> None:
+    """As `submit` does."""
+    assert ExecutionRequest.build("x", DatasetRef(DIGEST, 7)).dataset == DIGEST
+
+
+@pytest.mark.parametrize("dataset", ["", "0" * 63, "0" * 65, "0" * 63 + "A", "0" * 64 + "\n", "*"])
+def test_what_is_no_hash_is_no_reference(dataset: str) -> None:
+    """It becomes part of a key in Redis."""
+    assert refusal(dataset=dataset) == "dataset: not a reference, which is 64 hexadecimal digits"
+
+
+def test_data_and_data_set_exclude_each_other() -> None:
+    """Which one was meant cannot be told."""
+    assert refusal(data=[1], dataset=DIGEST) == "data: give either data or a dataset"
+
+
+def test_the_text_of_a_data_set_takes_its_place() -> None:
+    """In a request of its own, with the parameters in it."""
+    request = parse(dataset=DIGEST, params={"fast": 5})
+    assert request.with_dataset(b'{"price":7}').data_json == b'{"params":{"fast":5},"price":7}'
+    assert parse(dataset=DIGEST).with_dataset(b"[1]").data_json == b"[1]"
+    assert request.data_json == b""
+
+
+@pytest.mark.parametrize("params", [{}, {"fast": 5, "names": ["é", None]}])
+def test_parameters_are_in_the_data_file(params: dict[str, Any]) -> None:
+    """Whether the data have such a key or not."""
+    for data in ({}, {"params": 1, "price": 7}):
+        assert json.loads(parse(data=data, params=params).data_json) == {**data, "params": params}
+
+
+@pytest.mark.parametrize("params", [[1], "x", 1, {1: 2}, {"a": (1,)}])
+def test_parameters_are_a_json_object(params: Any) -> None:
+    """Nothing is turned into something else in silence."""
+    assert refusal(params=params).startswith("params")
+
+
+@pytest.mark.parametrize("data", [[1], None, "x"])
+def test_parameters_need_data_that_are_an_object(data: Any) -> None:
+    """Inline, or in a data set."""
+    reason = "params: they become a key of the data, so the data must be an object"
+    assert refusal(data=data, params={}) == reason
+    with pytest.raises(InvalidRequest, match=f"^{reason}$"):
+        parse(dataset=DIGEST, params={}).with_dataset(json.dumps(data).encode())
+
+
+def test_parameters_count_as_data() -> None:
+    """The data file has one limit, however it came to be."""
+    data = {"x": "x" * (MAX_DATA_BYTES - 19)}
+    assert len(parse(data=data, params=None).data_json) <= MAX_DATA_BYTES
+    assert refusal(data=data, params={}).startswith("data: 16,777,2")
+    with pytest.raises(InvalidRequest, match=r"^data: 16,777,217 bytes as JSON, the limit is 16,777,216$"):
+        parse(dataset=DIGEST, params={}).with_dataset(parse(data=data).data_json)
 
 
 @pytest.mark.parametrize("timeout", [None, 0.001, 1, 60, 60.0])

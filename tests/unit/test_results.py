@@ -56,18 +56,18 @@ def test_patience_ends_at_the_deadline(timeout: float) -> None:
 def test_an_unknown_id_is_named_with_the_reason(store: ResultStore) -> None:
     """Mistyped, or expired: the text says after how long."""
     with pytest.raises(UnknownSubmission, match=r"^no submission 'x\\n': check the id; results expire after 600 s$"):
-        store._decode("x\n", None)
+        store.decode("x\n", None)
 
 
 def test_a_record_is_read_as_celery_wrote_it(store: ResultStore) -> None:
     """With the codec of the backend, non-ASCII text included."""
     meta = {"status": states.SUCCESS, "result": {"output": "é"}, "traceback": None, "children": [], "task_id": "x"}
-    assert store._decode("x", store._backend.encode(meta).encode()) == meta
+    assert store.decode("x", store._backend.encode(meta).encode()) == meta
 
 
 def test_records_are_where_celery_looks(store: ResultStore) -> None:
     """A worker's result replaces the mark of a queued one."""
-    assert store._key("x-1") == "celery-task-meta-x-1"
+    assert store.key("x-1") == "celery-task-meta-x-1"
 
 
 def test_queued_is_no_state_of_celery_s() -> None:

@@ -53,6 +53,8 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("STRATBOX_MAX_QUEUED", "7")
     monkeypatch.setenv("STRATBOX_MAX_QUEUED_BYTES", "8")
     monkeypatch.setenv("STRATBOX_MAX_PER_TENANT", "9")
+    monkeypatch.setenv("STRATBOX_DATASET_EXPIRES_SECONDS", "61")
+    monkeypatch.setenv("STRATBOX_MAX_DATASET_BYTES", "10")
     monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"textwrap": ["dedent"]}')
     assert Settings().model_dump() == {
         "redis_url": "sentinel://:word@one.example:26379/3",
@@ -67,6 +69,8 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "max_queued": 7,
         "max_queued_bytes": 8,
         "max_per_tenant": 9,
+        "dataset_expires_seconds": 61,
+        "max_dataset_bytes": 10,
         "policy_extra_modules": {"textwrap": ("dedent",)},
     }
 
@@ -91,6 +95,8 @@ def test_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ("QUEUE", "two words"),
         ("QUEUE", "line\n"),
         ("RESULT_EXPIRES_SECONDS", "59"),
+        ("DATASET_EXPIRES_SECONDS", "59"),
+        ("MAX_DATASET_BYTES", "0"),
         ("VISIBILITY_TIMEOUT_SECONDS", "179"),
         ("VISIBILITY_TIMEOUT_SECONDS", "3601"),
         ("VISIBILITY_TIMEOUT_SECONDS", "soon"),
@@ -211,6 +217,13 @@ def test_environment_sets_the_fields_of_groups(monkeypatch: pytest.MonkeyPatch) 
     assert config.limits.pids == ExecutionLimits().pids
 
 
+def test_environment_sets_the_cache_of_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of no group; 0 is none."""
+    assert WorkerSettings().dataset_cache_bytes == 256 * 2**20
+    monkeypatch.setenv("STRATBOX_DATASET_CACHE_BYTES", "0")
+    assert WorkerSettings().dataset_cache_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("name", "value", "field"),
     [
@@ -220,6 +233,7 @@ def test_environment_sets_the_fields_of_groups(monkeypatch: pytest.MonkeyPatch) 
         ("LIMITS_COLOUR", "red", "limits.colour"),
         ("SANDBOX_NETWORK", "host", "sandbox.network"),
         ("SANDBOX_IMAGE", "", "sandbox.image"),
+        ("DATASET_CACHE_BYTES", "-1", "dataset_cache_bytes"),
     ],
 )
 def test_a_wrong_worker_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:

@@ -33,6 +33,16 @@ def test_the_summary_is_one_line_of_harmless_text() -> None:
     assert summary.endswith("data=2 bytes, timeout=default")
 
 
+def test_of_a_data_set_the_summary_tells_the_first_digits() -> None:
+    """Enough to tell it from others, not enough to read it with."""
+    digest = "0123456789abcdef" * 4
+    summary = summarize(ExecutionRequest(code="x", dataset=digest, params={"secret": 1}))
+    assert summary.endswith("dataset=sha256:0123456789ab, timeout=default")
+    assert "secret" not in summary
+    assert digest[:13] not in summary
+    assert is_summary(summary)
+
+
 @given(
     user_id=st.from_regex(r"[^\x00-\x1f\x7f]{0,128}", fullmatch=True),
     timeout=st.none() | st.floats(0, MAX_TIMEOUT_SECONDS, exclude_min=True),

@@ -1,0 +1,166 @@
+"""A sweep: one strategy on the same data with many parameters, its results as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.connection import redis_errors
+from tasks.errors import Backpressure, ExecutionLost, InvalidRequest, ResultTimeout
+from tasks.submission import Submission, result_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+
+    from pydantic import JsonValue
+
+    from tasks.client import StrategyClient
+    from tasks.models import ExecutionRequest, ExecutionResult
+
+__all__ = ["Flight", "SweepPoint", "sweep", "sweep_async"]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One run of a sweep, ended: `params, result = point`."""
+
+    params: dict[str, JsonValue]
+    submission: Submission
+    #: Its result, or why there is none.
+    outcome: ExecutionResult | ExecutionLost
+
+    @property
+    def result(self) -> ExecutionResult:
+        """Its result.
+
+        Raises:
+            ExecutionLost: the infrastructure failed for good.
+        """
+        if isinstance(self.outcome, ExecutionLost):
+            raise self.outcome
+        return self.outcome
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give parameters and result."""
+        yield self.params
+        yield self.result
+
+
+class Flight:
+    """What a sweep has submitted and not yet given back.
+
+    Args:
+        client: that submits.
+        in_flight: how many there may be.
+        priority: of all of them.
+    """
+
+    def __init__(self, client: StrategyClient, in_flight: int, priority: int) -> None:
+        if in_flight < 1:
+            msg = f"in_flight: {in_flight} is not 1 or more"
+            raise InvalidRequest(msg)
+        self._client = client
+        self._in_flight = in_flight
+        self._priority = priority
+        self.submissions: dict[str, Submission] = {}
+        self._params: dict[str, dict[str, JsonValue]] = {}
+        self._abandoned = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another has to wait for one to end."""
+        return len(self.submissions) >= self._in_flight
+
+    def launch(self, request: ExecutionRequest) -> Submission | Backpressure:
+        """Submit one, or return why there is no room for it now."""
+        try:
+            submission = self._client.submit_request(request, priority=self._priority)
+        except Backpressure as full:
+            return full
+        self.submissions[submission.id] = submission
+        self._params[submission.id] = request.params or {}
+        if self._abandoned:  # while it was on its way, in a thread
+            self.abandon()
+        return submission
+
+    def land(self, ended: tuple[str, dict[str, Any]] | None) -> SweepPoint:
+        """Return the point of one that has ended, by its id and record.
+
+        Raises:
+            ResultTimeout: none has, in the time there was.
+        """
+        if ended is None:
+            msg = f"none of {len(self.submissions)} submissions has ended in this time: give them more, or sweep less"
+            raise ResultTimeout(msg)
+        submission_id, meta = ended
+        outcome: ExecutionResult | ExecutionLost
+        try:
+            outcome = result_of(submission_id, meta)
+        except ExecutionLost as exc:
+            outcome = exc
+        return SweepPoint(self._params.pop(submission_id), self.submissions.pop(submission_id), outcome)
+
+    def abandon(self) -> None:
+        """Cancel what has not ended."""
+        self._abandoned = True
+        self._client.abandon(list(self.submissions.values()))
+
+
+def sweep(
+    client: StrategyClient, requests: Iterable[ExecutionRequest], flight: Flight, patience: float | None
+) -> Generator[SweepPoint, None, None]:
+    """Submit requests, and yield each as it ends; see `StrategyClient.sweep`."""
+    with client.watch() as watch:
+
+        def next_within(seconds: float | None) -> tuple[str, dict[str, Any]] | None:
+            with redis_errors():
+                return watch.next(seconds)
+
+        try:
+            for request in requests:
+                while flight.is_full:
+                    yield flight.land(next_within(patience))
+                while isinstance(full := flight.launch(request), Backpressure):
+                    if not flight.submissions:
+                        time.sleep(full.retry_after)
+                    elif ended := next_within(full.retry_after):
+                        yield flight.land(ended)
+                with redis_errors():
+                    watch.add(full.id)
+                while ended := next_within(0):
+                    yield flight.land(ended)
+            while flight.submissions:
+                yield flight.land(next_within(patience))
+        finally:
+            flight.abandon()
+
+
+async def sweep_async(
+    client: StrategyClient, requests: Iterable[ExecutionRequest], flight: Flight, patience: float | None
+) -> AsyncGenerator[SweepPoint, None]:
+    """Do what `sweep` does without blocking the event loop."""
+    async with client.watch_async() as watch:
+
+        async def next_within(seconds: float | None) -> tuple[str, dict[str, Any]] | None:
+            with redis_errors():
+                return await watch.next(seconds)
+
+        try:
+            for request in requests:
+                while flight.is_full:
+                    yield flight.land(await next_within(patience))
+                while isinstance(full := await asyncio.to_thread(flight.launch, request), Backpressure):
+                    if not flight.submissions:
+                        await asyncio.sleep(full.retry_after)
+                    elif ended := await next_within(full.retry_after):
+                        yield flight.land(ended)
+                with redis_errors():
+                    await watch.add(full.id)
+                while ended := await next_within(0):
+                    yield flight.land(ended)
+            while flight.submissions:
+                yield flight.land(await next_within(patience))
+        finally:
+            await asyncio.to_thread(flight.abandon)

@@ -1,0 +1,152 @@
+"""The data sets that a worker has run with lately, as files that its pool processes share.
+
+The main process makes their folder before it forks. The reaper, which leaves last, removes it; should that be killed,
+too, the next worker of this host does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["DatasetCache", "clean_up", "shared_cache", "start"]
+
+#: By it the reaper and the pool processes know the folder.
+FOLDER_VARIABLE = "STRATBOX_DATASETS_FOLDER"
+#: It is called by the second until its worker holds it, so that nobody takes it for one of the dead.
+FOLDER_PREFIX, UNFINISHED_PREFIX = "stratbox-datasets-", "stratbox-unfinished-"
+LOCK_SUFFIX = ".lock"
+#: Data sets whose hash begins alike share a lock: there are 256 of them, and one for the folder.
+LOCK_DIGITS, FOLDER_LOCK = 2, "folder"
+
+log = structlog.get_logger(__name__)
+
+
+class DatasetCache:
+    """Data sets in a folder. What was used longest ago goes first; where nothing can be kept, nothing is.
+
+    Args:
+        folder: that no other worker uses, and nobody else can read.
+        max_bytes: what its data sets may have together; 0 for none.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._keeps = True
+
+    def text(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+        """Return the text of a data set, from here or by `fetch`; whoever wants the same meanwhile waits for it."""
+        if not self._max_bytes:
+            return fetch()
+        if (text := self._read(digest)) is not None:
+            return text
+        with self._lock(digest[:LOCK_DIGITS]):
+            if (text := self._read(digest)) is None:
+                text = fetch()
+                self._keep(digest, text)
+        return text
+
+    def _read(self, digest: str) -> bytes | None:
+        path = self._folder / digest
+        try:
+            text = path.read_bytes()
+            now = time.time_ns()  # the kernel's own clock for files has steps of milliseconds
+            os.utime(path, ns=(now, now))
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            self._say_once(exc)
+            return None
+        return text
+
+    def _keep(self, digest: str, text: bytes) -> None:
+        if len(text) > self._max_bytes:
+            return
+        partial = self._folder / f"{digest}.partial"  # of one that was killed as it wrote: room is made of it, too
+        try:
+            with self._lock(FOLDER_LOCK):
+                self._make_room(len(text))
+                partial.write_bytes(text)
+                partial.replace(self._folder / digest)
+        except OSError as exc:
+            self._say_once(exc)
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self, size_bytes: int) -> None:
+        files = [(one.stat(), one) for one in self._folder.iterdir() if one.suffix != LOCK_SUFFIX]
+        excess = size_bytes + sum(stat.st_size for stat, _ in files) - self._max_bytes
+        for stat, file in sorted(files, key=lambda each: each[0].st_mtime_ns):
+            if excess <= 0:
+                return
+            file.unlink(missing_ok=True)
+            excess -= stat.st_size
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        """Hold a lock among the worker's processes; the kernel lets go of it when the holder is killed."""
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context((self._folder / f"{name}{LOCK_SUFFIX}").open("ab"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as exc:
+                self._say_once(exc)
+            yield
+
+    def _say_once(self, exc: OSError) -> None:
+        if self._keeps:
+            self._keeps = False
+            log.warning("data sets cannot be kept here, each run fetches its own", error=str(exc))
+
+
+def start() -> None:
+    """Make the folder for this process, a worker's main one, and its pool processes; remove those of the dead."""
+    _remove_left_overs()
+    try:
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX))
+        # Held by this process and those it forks, for as long as one of them lives; closed by the kernel.
+        fcntl.flock(os.open(unfinished, os.O_RDONLY), fcntl.LOCK_EX)
+        folder = unfinished.rename(unfinished.with_name(unfinished.name.replace(UNFINISHED_PREFIX, FOLDER_PREFIX)))
+    except OSError as exc:
+        log.warning("data sets cannot be kept here, each run fetches its own", error=str(exc))
+        return
+    os.environ[FOLDER_VARIABLE] = str(folder)
+
+
+def shared_cache(max_bytes: int) -> DatasetCache:
+    """Return the cache in the folder that the main process has made; without one, a cache that keeps nothing."""
+    folder = _folder()
+    return DatasetCache(folder, max_bytes) if folder else DatasetCache(Path(), 0)
+
+
+def clean_up() -> None:
+    """Remove the folder; for a worker's last process."""
+    if folder := _folder():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> Path | None:
+    """Return the folder that a worker of ours made, not one that somebody else has set."""
+    folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
+    return folder if folder.name.startswith(FOLDER_PREFIX) and folder.is_dir() else None
+
+
+def _remove_left_overs() -> None:
+    """Remove the folders that nobody holds: a lock is seen from other containers, too, a process number is not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # somebody else's, or it has just gone
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
