@@ -18,7 +18,7 @@ from celery.events import Event
 from celery.utils.nodenames import anon_nodename
 from celery.utils.time import utcoffset
 from kombu.compression import compress
-from kombu.serialization import dumps
+from kombu.utils.json import dumps
 
 from tasks.app import READY_PRIORITY, STRATEGY_EXECUTION
 from tasks.summary import summarize
@@ -63,17 +63,26 @@ def encode(app: Celery, task_id: str, request: ExecutionRequest, headers: Mappin
     task = app.amqp.as_task_v2(
         task_id,
         STRATEGY_EXECUTION,
-        kwargs=request.model_dump(mode="json", exclude_defaults=True),
         argsrepr="()",
         kwargsrepr=summarize(request),
         create_sent_event=True,
     )
-    body = dumps(task.body, serializer="json")[2].encode()
+    body = _body(request, task.body[2])
     text = _envelope(
         body, {**task.headers, SUBMITTED_AT: time.time(), **headers}, task.properties, _address(task_id, queue)
     )
     sent = event(app, "task-sent", queue=queue, exchange="", routing_key=queue, **task.sent_event)
     return Message(text, hashlib.sha256(body).hexdigest(), sent)
+
+
+def _body(request: ExecutionRequest, embed: Any) -> bytes:
+    """Return a task's arguments as Celery would write them; the data, megabytes maybe, as the request has them."""
+    data = request.data_json  # with its parameters, unless it is a data set
+    fields = request.model_dump(mode="json", exclude_defaults=True, exclude={"data", "params"} if data else {"data"})
+    kwargs = dumps(fields).encode()
+    if data not in (b"", b"{}"):
+        kwargs = b'%b, "data": %b}' % (kwargs[:-1], data)
+    return b"[[], %b, %b]" % (kwargs, dumps(embed).encode())
 
 
 def event(app: Celery, kind: str, **fields: Any) -> tuple[str, str]:
