@@ -257,22 +257,25 @@ def test_api_calls_that_need_the_task_itself_are_refused(pages: Pages, call: str
 
 
 def busy_containers(client: docker.DockerClient, worker: subprocess.Popen[bytes]) -> set[str]:
-    """Return the sandboxes of a worker in which a strategy runs beside PID 1, now and in a moment."""
+    """Return the sandboxes of a worker in which a strategy computes."""
     children = {int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()}
     found = client.api.containers(filters={"label": OWNER_LABEL})
     mine = {one["Id"] for one in found if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children}
-    busy = {container for container in mine if processes(client, container) > 1}
-    time.sleep(0.5)  # one that starts has more than one process for an instant, too
-    return {container for container in busy if processes(client, container) > 1}
+    before = {container: ticks(client, container) for container in mine}
+    time.sleep(0.6)  # half a processor for one that computes; one that has just started is at rest by then
+    return {container for container in mine if ticks(client, container) - before[container] > 15}
 
 
-def processes(client: docker.DockerClient, container: str) -> int:
-    """Count the processes of a container, without those that start it."""
+def ticks(client: docker.DockerClient, container: str) -> int:
+    """Return the processor time of the processes that are in a container now, in hundredths of a second."""
+    used = 0
     try:
-        listed = client.api.top(container)["Processes"] or []
-    except APIError:  # it has ended meanwhile
+        for line in client.api.top(container, "-o pid,args")["Processes"] or []:
+            fields = Path(f"/proc/{line[0]}/stat").read_text().rpartition(")")[2].split()
+            used += int(fields[11]) + int(fields[12])
+    except (APIError, OSError):  # it has ended meanwhile
         return 0
-    return sum("runc" not in line[-1] for line in listed)
+    return used
 
 
 def hang_up(client: docker.DockerClient, container: str) -> None:
