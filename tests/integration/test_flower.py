@@ -257,25 +257,21 @@ def test_api_calls_that_need_the_task_itself_are_refused(pages: Pages, call: str
 
 
 def busy_containers(client: docker.DockerClient, worker: subprocess.Popen[bytes]) -> set[str]:
-    """Return the sandboxes of a worker in which a strategy computes."""
+    """Return the sandboxes of a worker in which a strategy runs."""
     children = {int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()}
     found = client.api.containers(filters={"label": OWNER_LABEL})
-    mine = {one["Id"] for one in found if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children}
-    before = {container: ticks(client, container) for container in mine}
-    time.sleep(0.6)  # half a processor for one that computes; one that has just started is at rest by then
-    return {container for container in mine if ticks(client, container) - before[container] > 15}
+    mine = [one["Id"] for one in found if Owner.parse(one["Labels"][OWNER_LABEL]).pid in children]
+    return {container for container in mine if runs_a_strategy(client, container)}
 
 
-def ticks(client: docker.DockerClient, container: str) -> int:
-    """Return the processor time of the processes that are in a container now, in hundredths of a second."""
-    used = 0
+def runs_a_strategy(client: docker.DockerClient, container: str) -> bool:
+    """Whether one of its processes has the descriptors 0 to 3 and no other: what stands by has two more."""
     try:
-        for line in client.api.top(container, "-o pid,args")["Processes"] or []:
-            fields = Path(f"/proc/{line[0]}/stat").read_text().rpartition(")")[2].split()
-            used += int(fields[11]) + int(fields[12])
+        listed = client.api.top(container, "-o pid,args")["Processes"] or []
+        runners = [pid for pid, command in listed if "worker.sandbox.boot" in command]
+        return any(len(list(Path(f"/proc/{pid}/fd").iterdir())) == 4 for pid in runners)
     except (APIError, OSError):  # it has ended meanwhile
-        return 0
-    return used
+        return False
 
 
 def hang_up(client: docker.DockerClient, container: str) -> None:
