@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.folders import SharedFolder
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["DatasetCache", "clean_up", "shared_cache", "start"]
+__all__ = ["FOLDER", "DatasetCache", "shared_cache", "start"]
 
-#: By it the reaper and the pool processes know the folder.
-FOLDER_VARIABLE = "STRATBOX_DATASETS_FOLDER"
-#: It is called by the second until its worker holds it, so that nobody takes it for one of the dead.
-FOLDER_PREFIX, UNFINISHED_PREFIX = "stratbox-datasets-", "stratbox-unfinished-"
+FOLDER = SharedFolder("STRATBOX_DATASETS_FOLDER", "stratbox-datasets-")
+#: It is called so until its worker holds it, and nobody takes it for one of the dead.
+UNFINISHED_PREFIX = "stratbox-unfinished-"
 LOCK_SUFFIX = ".lock"
 #: Data sets whose hash begins alike share a lock: there are 256 of them, and one for the folder.
 LOCK_DIGITS, FOLDER_LOCK = 2, "folder"
@@ -117,34 +118,22 @@ def start() -> None:
         unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX))
         # Held by this process and those it forks, for as long as one of them lives; closed by the kernel.
         fcntl.flock(os.open(unfinished, os.O_RDONLY), fcntl.LOCK_EX)
-        folder = unfinished.rename(unfinished.with_name(unfinished.name.replace(UNFINISHED_PREFIX, FOLDER_PREFIX)))
+        folder = unfinished.rename(unfinished.with_name(unfinished.name.replace(UNFINISHED_PREFIX, FOLDER.prefix)))
     except OSError as exc:
         log.warning("data sets cannot be kept here, each run fetches its own", error=str(exc))
         return
-    os.environ[FOLDER_VARIABLE] = str(folder)
+    os.environ[FOLDER.variable] = str(folder)
 
 
 def shared_cache(max_bytes: int) -> DatasetCache:
     """Return the cache in the folder that the main process has made; without one, a cache that keeps nothing."""
-    folder = _folder()
+    folder = FOLDER.path()
     return DatasetCache(folder, max_bytes) if folder else DatasetCache(Path(), 0)
-
-
-def clean_up() -> None:
-    """Remove the folder; for a worker's last process."""
-    if folder := _folder():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder() -> Path | None:
-    """Return the folder that a worker of ours made, not one that somebody else has set."""
-    folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
-    return folder if folder.name.startswith(FOLDER_PREFIX) and folder.is_dir() else None
 
 
 def _remove_left_overs() -> None:
     """Remove the folders that nobody holds: a lock is seen from other containers, too, a process number is not."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER.prefix}*"):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # somebody else's, or it has just gone
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, descriptor)

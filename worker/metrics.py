@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from celery.signals import worker_process_init
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from pydantic_settings import NoDecode
 
 from worker import scrape
+from worker.folders import SharedFolder
 from worker.instruments import Instruments
 
 if TYPE_CHECKING:
@@ -28,13 +27,12 @@ if TYPE_CHECKING:
 
     from tasks.app import StratboxApp
 
-__all__ = ["MetricsSettings", "clean_up", "join", "start"]
+__all__ = ["FOLDER", "MetricsSettings", "join", "start"]
 
 logger = logging.getLogger(__name__)
 
 #: Where prometheus_client keeps the values of several processes.
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-FOLDER_PREFIX = "stratbox-metrics-"
+FOLDER = SharedFolder("PROMETHEUS_MULTIPROC_DIR", "stratbox-metrics-")
 MAX_TENANT_CLASSES = 20
 
 TenantClass = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
@@ -80,11 +78,11 @@ def start(settings: MetricsSettings, app: StratboxApp) -> None:
     if not settings.port:
         return
     try:
-        os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        os.environ[FOLDER.variable] = tempfile.mkdtemp(prefix=FOLDER.prefix)
         server = scrape.serve(settings.address, settings.port, app)
     except OSError as exc:
-        clean_up()
-        os.environ.pop(FOLDER_VARIABLE, None)
+        FOLDER.remove()
+        os.environ.pop(FOLDER.variable, None)
         logger.warning(
             "no metrics at %s:%d (%s): set STRATBOX_METRICS_PORT to another port, or to 0",
             settings.address,
@@ -99,20 +97,8 @@ def start(settings: MetricsSettings, app: StratboxApp) -> None:
 
 def join() -> None:
     """Count in this process, too: one that a worker with metrics has started."""
-    if _folder():
+    if FOLDER.path():
         _listen({})
-
-
-def clean_up() -> None:
-    """Remove the folder of the values; for a worker's last process."""
-    if folder := _folder():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder() -> Path | None:
-    """Return the folder that a worker of ours made, not one that somebody else has set."""
-    folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
-    return folder if folder.name.startswith(FOLDER_PREFIX) and folder.is_dir() else None
 
 
 def _listen(tenant_classes: Mapping[str, str]) -> None:

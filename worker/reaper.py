@@ -102,5 +102,5 @@ if __name__ == "__main__":
     logs.configure()
     metrics.join()
     watch(int(sys.argv[1]))
-    metrics.clean_up()
-    datasets.clean_up()
+    metrics.FOLDER.remove()
+    datasets.FOLDER.remove()

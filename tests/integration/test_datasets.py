@@ -22,7 +22,7 @@ from local import private_redis, private_worker
 
 from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient, SubmissionState
 from tasks.errors import DatasetsFull, InvalidRequest, UnknownDataset
-from worker.datasets import FOLDER_PREFIX
+from worker.datasets import FOLDER
 
 if TYPE_CHECKING:
     import subprocess
@@ -405,7 +405,7 @@ def test_many_submissions_move_the_data_once(client: StrategyClient, redis_url: 
 def folder_of(process: subprocess.Popen[bytes]) -> Path:
     """Return the one folder that a worker's processes share, which it holds open."""
     held = {descriptor.readlink() for descriptor in Path(f"/proc/{process.pid}/fd").iterdir()}
-    (found,) = held & set(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
+    (found,) = held & set(Path(tempfile.gettempdir()).glob(f"{FOLDER.prefix}*"))
     return found
 
 

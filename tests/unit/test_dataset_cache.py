@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from worker import datasets
-from worker.datasets import FOLDER_VARIABLE, DatasetCache
+from worker.datasets import FOLDER, DatasetCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for temporary files of the test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER.variable, raising=False)
     return tmp_path
 
 
@@ -183,7 +183,7 @@ def test_the_folder_is_the_worker_s_alone_and_goes_with_it(place: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert datasets.shared_cache(10).text(ONE, lambda: b"1") == b"1"
     assert kept(folder) == {"1"}
-    datasets.clean_up()
+    datasets.FOLDER.remove()
     assert list(place.iterdir()) == []
     assert datasets.shared_cache(10).text(ONE, lambda: b"2") == b"2", "without a folder nothing is kept"
 
@@ -224,8 +224,8 @@ def test_a_worker_removes_what_the_dead_left(place: Path) -> None:
 def test_a_folder_of_somebody_else_s_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that somebody else has set removes nothing."""
     (place / "precious").mkdir()
-    monkeypatch.setenv(FOLDER_VARIABLE, str(place / "precious"))
-    datasets.clean_up()
+    monkeypatch.setenv(FOLDER.variable, str(place / "precious"))
+    datasets.FOLDER.remove()
     assert (place / "precious").is_dir()
 
 
@@ -235,4 +235,4 @@ def test_without_a_place_for_files_a_worker_starts_all_the_same(place: Path) -> 
     with capture_logs() as logged:
         datasets.start()
     assert len(logged) == 1
-    assert FOLDER_VARIABLE not in os.environ
+    assert FOLDER.variable not in os.environ

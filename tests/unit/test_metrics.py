@@ -168,7 +168,7 @@ def test_a_folder_of_somebody_else_s_is_left_alone(tmp_path: Path, monkeypatch: 
     """An operator may have set the variable for another program: nothing is counted there, nothing removed."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     metrics.join()
-    metrics.clean_up()
+    metrics.FOLDER.remove()
     assert tmp_path.is_dir()
     assert list(tmp_path.iterdir()) == []
     assert not events.executed.receivers
