@@ -7,26 +7,10 @@ from typing import Any
 import pytest
 
 from tasks.validator import Violation
-from worker.sandbox.ending import Ending, How, Report
+from tests.unit.reports import reported
+from worker.sandbox.ending import Ending, How
 
-CLEAN = {
-    "exit_code": 0,
-    "signal": None,
-    "timed_out": False,
-    "oom_kills": 0,
-    "truncated": False,
-    "wall_seconds": 0.25,
-    "cpu_seconds": 0.125,
-    "peak_memory_bytes": 70_000_000,
-    "explanation": "",
-    "token": "0123",
-}
 REFUSED = (Violation("R6", 5, 1, "eval", "the builtin eval is not allowed", "leave it out"),)
-
-
-def reported(**fields: Any) -> Ending:
-    """Return the ending of a run whose runner reported `fields`, and else a clean end."""
-    return Ending(how=How.REPORTED, report=Report.model_validate({**CLEAN, **fields}))
 
 
 def test_a_clean_end() -> None:

@@ -19,6 +19,7 @@ from tasks.errors import InvalidRequest
 from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, ExecutionResult, ExecutionStatus, Violation
 from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator
+from tests.unit.reports import CLEAN, reported
 from worker.errors import SandboxLost, SandboxStartError
 from worker.executor import CODES_REMEMBERED, Cancellation, CodeExecutor, classify, extra_modules, rejection
 from worker.sandbox.config import SandboxConfig
@@ -30,23 +31,6 @@ if TYPE_CHECKING:
 
 S = ExecutionStatus
 CONFIG = SandboxConfig(limits=ExecutionLimits(timeout_seconds=5))
-CLEAN = {
-    "exit_code": 0,
-    "signal": None,
-    "timed_out": False,
-    "oom_kills": 0,
-    "truncated": False,
-    "wall_seconds": 0.25,
-    "cpu_seconds": 0.125,
-    "peak_memory_bytes": 70_000_000,
-    "explanation": "",
-    "token": "",
-}
-
-
-def reported(**fields: Any) -> Ending:
-    """Return the ending of a run whose runner reported `fields`, and else a clean end."""
-    return Ending(how=How.REPORTED, report=Report.model_validate({**CLEAN, **fields}))
 
 
 def verdict(ending: Ending) -> tuple[ExecutionStatus, str | None]:
