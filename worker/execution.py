@@ -30,8 +30,9 @@ from tasks.summary import describe, is_summary
 from worker import events
 from worker.datasets import shared_cache
 from worker.errors import SandboxError, SandboxLost, WorkerDied
-from worker.executor import Cancellation, CodeExecutor, rejection
+from worker.executor import Cancellation, CodeExecutor
 from worker.settings import WorkerSettings
+from worker.verdict import rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

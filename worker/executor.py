@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 import sys
 import time
 import weakref
@@ -12,17 +10,16 @@ from functools import lru_cache, partial
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
-
-from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionRequest, ExecutionResult, ExecutionStatus
+from tasks.models import ExecutionMetrics, ExecutionRequest, ExecutionResult
 from tasks.policy import DEFAULT_POLICY, Policy
 from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker import events
 from worker.errors import SandboxError
-from worker.sandbox.container import Ending, How, Sandbox
+from worker.sandbox.container import Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
+from worker.verdict import classify, policy_refusal, rejection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,8 +186,7 @@ class CodeExecutor:
         report = self._validate(request.code) if self._validate else None
         if report is None or report:  # a report is true when it is clean
             return None
-        detail = _policy_violation(report.violations)
-        return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail, violations=report.violations)
+        return policy_refusal(report.violations)
 
     def _is_for_the_sandbox(self, refusal: ExecutionResult) -> bool:
         """Whether the sandbox's own check decides: what is no syntax here may be syntax in another Python."""
@@ -250,12 +246,6 @@ async def execute_strategy(code: str, data: JsonValue = None, **options: Any) ->
         await asyncio.to_thread(executor.close)
 
 
-def rejection(message: str) -> ExecutionResult:
-    """Return the result for a request that breaks the contract."""
-    detail = ErrorDetail(type="InvalidRequest", message=message)
-    return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail)
-
-
 def extra_modules(policy: Policy) -> dict[str, list[str]] | None:
     """Return the names by module that a policy allows beyond the default; None when it differs in more than those."""
     default = DEFAULT_POLICY.modules
@@ -272,69 +262,3 @@ def extra_modules(policy: Policy) -> dict[str, list[str]] | None:
 
 def _is_syntax_error(violations: Sequence[Violation]) -> bool:
     return [(found.rule, found.message.partition(":")[0]) for found in violations] == [("R0", "syntax error")]
-
-
-def _policy_violation(violations: Sequence[Violation]) -> ErrorDetail:
-    first = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-    return ErrorDetail(type="PolicyViolation", message=f"{first.rule} {first.message}{more}", line=first.line)
-
-
-def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> ExecutionResult:
-    """Turn what came out of a sandbox into a result. A pure function."""
-    status, error = _verdict(ending, timeout_seconds, config)
-    report = ending.report
-    return ExecutionResult(
-        status=status,
-        output=ending.stdout.decode(errors="replace"),
-        stderr=ending.stderr.decode(errors="replace"),
-        truncated=ending.truncated,
-        error=error,
-        exit_code=report.exit_code if report else ending.exit_code,
-        signal=report.signal if report else None,
-        violations=ending.violations if status is ExecutionStatus.REJECTED else (),
-    )
-
-
-def _verdict(  # noqa: PLR0911  # one return for each way to end
-    ending: Ending, timeout_seconds: float, config: SandboxConfig
-) -> tuple[ExecutionStatus, ErrorDetail | None]:
-    report = ending.report
-    mebibytes = config.limits.memory_bytes // 2**20
-    if ending.how is How.INTERRUPTED:
-        return ExecutionStatus.CANCELLED, ErrorDetail(type="Cancelled", message="cancelled while it ran")
-    if ending.out_of_memory or (report and report.oom_kills > 0):
-        message = f"killed for going over {mebibytes} MiB of memory"
-        return ExecutionStatus.OUT_OF_MEMORY, ErrorDetail(type="OutOfMemory", message=message)
-    if ending.how is How.OVERDUE or (report and report.timed_out):
-        message = f"still running after {timeout_seconds:g} s"
-        return ExecutionStatus.TIMED_OUT, ErrorDetail(type="TimedOut", message=message)
-    if report is None:
-        what = "sent what no runner sends" if ending.how is How.BABBLED else "ended without a report"
-        message = f"the sandbox {what} (exit code {ending.exit_code})"
-        return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=message)
-    if ending.violations:
-        return ExecutionStatus.REJECTED, _policy_violation(ending.violations)
-    if report.signal is not None:
-        return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=f"killed by {_signal_name(report.signal)}")
-    if report.exit_code == 0:
-        return ExecutionStatus.SUCCEEDED, None
-    return ExecutionStatus.FAILED, _explained(report.explanation, report.exit_code)
-
-
-def _explained(explanation: str, exit_code: int | None) -> ErrorDetail:
-    """Return the strategy's own account of its exception; without a sound one, its exit code."""
-    try:
-        fields = json.loads(explanation)
-        # Escaped lone surrogates would break every later encoding.
-        clean = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in fields.items()}
-        return ErrorDetail.model_validate(clean, strict=True)
-    except (ValueError, AttributeError, RecursionError, ValidationError):
-        return ErrorDetail(type="NonZeroExit", message=f"left with exit code {exit_code}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -12,8 +12,8 @@ from tasks import ExecutionLimits, ExecutionRequest, ExecutionStatus
 from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator
 from worker import CodeExecutor, SandboxConfig
-from worker.executor import classify
 from worker.sandbox.container import How, Sandbox
+from worker.verdict import classify
 
 if TYPE_CHECKING:
     from worker.sandbox.container import Ending

@@ -21,10 +21,11 @@ from tasks.policy import DEFAULT_POLICY
 from tasks.validator import ASTValidator
 from tests.unit.reports import CLEAN, reported
 from worker.errors import SandboxLost, SandboxStartError
-from worker.executor import CODES_REMEMBERED, Cancellation, CodeExecutor, classify, extra_modules, rejection
+from worker.executor import CODES_REMEMBERED, Cancellation, CodeExecutor, extra_modules
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import Ending, How, Report, Sandbox
 from worker.sandbox.pool import SandboxPool
+from worker.verdict import classify, rejection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
