@@ -282,7 +282,7 @@ def _verdict(meta: bytes) -> dict[str, Any]:
 def _plain(exc: Exception) -> Exception:
     """Return an exception whose text reads well after its way through JSON."""
     if isinstance(exc, SoftTimeLimitExceeded):
-        return SandboxError("it did not end within the soft time limit: did its sandbox start too late?")
+        return SandboxError("it did not end within the soft time limit: did its data set or its sandbox come too late?")
     return exc
 
 

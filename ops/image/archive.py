@@ -28,7 +28,7 @@ ARCHIVE = "runner.modules"
 #: Prints what a runner has imported when it is ready: name, file, and whether it is a package.
 LISTING = """
 import json, sys
-from worker.sandbox import boot, preload, runner
+from worker.sandbox import boot, check, preload, runner
 preload.libraries()
 preload.random()
 specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
@@ -99,13 +99,25 @@ def on_call(source: str) -> str:
     return "\n".join([ast.unparse(tree), *functions])
 
 
+def without_random(source: str) -> str:
+    """Return the source of a module that names types of numpy.random, for annotations only, without them.
+
+    Raises:
+        SystemExit: it names none: the module has changed.
+    """
+    changed, count = re.subn(r"\bnp\.random\.\w+", "object", source)
+    if not count:
+        message = "a module that named types of numpy.random names none any more: see CHANGES"
+        raise SystemExit(message)
+    return changed
+
+
 #: Modules that are another text in the archive. Two of them do nothing but add docstrings.
 CHANGES: dict[str, Callable[[str], str]] = {
     "numpy/_core/_add_newdocs.py": lambda _: "",
     "numpy/_core/_add_newdocs_scalars.py": lambda _: "",
     "pandas/__init__.py": on_demand,
-    # Types for annotations only, for which it would import all of numpy.random.
-    "pandas/_typing.py": lambda source: re.sub(r"\bnp\.random\.\w+", "object", source),
+    "pandas/_typing.py": without_random,
     "pandas/core/frame.py": on_call,
     "pandas/io/formats/format.py": on_call,
 }

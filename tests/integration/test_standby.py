@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from worker import CodeExecutor, SandboxConfig
+from worker.errors import SandboxLost
 from worker.sandbox.container import Sandbox
 from worker.sandbox.standby import PAUSE_SECONDS
 
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
 BURN = "import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end:\n    pass\n"
 #: What most strategies do first: it touches all that a rehearsal has touched.
 USE = "import pandas as pd\nprint(float(pd.Series([1.0, 3.0]).rolling(2).mean().iloc[-1]))\n"
-#: Kills all but the runner and itself, from beside them.
-KILL_OTHERS = (
-    "import os\nfor name in os.listdir('/proc'):\n"
-    "    if name.isdigit() and int(name) not in (1, os.getpid()): os.kill(int(name), 9)\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +96,44 @@ def test_what_a_run_took_is_not_counted_to_the_next(sandbox: Sandbox) -> None:
     assert hungry.peak_memory_bytes > 130 << 20 > 100 << 20 > modest.peak_memory_bytes
 
 
+@contextlib.contextmanager
+def beside(docker_client: docker.DockerClient, sandbox: Sandbox, code: str) -> Iterator[None]:
+    """Run Python in the sandbox beside its runner, which `others` leaves out, from when it has printed something on."""
+    others = "import os, time\nothers = [n for n in map(int, filter(str.isdigit, os.listdir('/proc')))"
+    source = f"{others} if n not in (1, os.getpid())]\n{code}"
+    execution = docker_client.api.exec_create(sandbox.container_id, ["/python", "-c", source])
+    response = docker_client.api.exec_start(execution["Id"], socket=True)
+    response.read(1)
+    yield
+    response._sock.close()  # which closing the file does not
+    response.close()
+
+
+@pytest.mark.parametrize("check", [None, {}], ids=["not checked", "to be checked"])
+def test_its_end_is_nothing_that_a_strategy_did(
+    docker_client: docker.DockerClient, check: dict[str, list[str]] | None
+) -> None:
+    """On a host that is short of memory it goes first: what has not begun is run again elsewhere, and has not crashed.
+
+    It is stopped, so that the strategy is there when it ends.
+    """
+    sandbox = Sandbox(SandboxConfig(runtime="runc"))
+    try:
+        code = "for n in others: os.kill(n, 19)\nprint(1, flush=True)\ntime.sleep(0.5)\nfor n in others: os.kill(n, 9)"
+        with beside(docker_client, sandbox, code), pytest.raises(SandboxLost, match="short of memory"):
+            sandbox.run("print(1)", b"{}", 20.0, check=check)
+    finally:
+        sandbox.destroy()
+
+
 def test_the_end_of_who_stands_by_ends_the_sandbox(docker_client: docker.DockerClient) -> None:
     """The pool sees it, and has another in its place before anybody asks."""
     with CodeExecutor(SandboxConfig(runtime="runc")) as executor:
         executor.warm()
         executor.wait_until_warm()
         sandbox = executor._pool._coming[0].result()
-        kill = docker_client.api.exec_create(sandbox.container_id, ["/python", "-c", KILL_OTHERS])
-        docker_client.api.exec_start(kill["Id"])
+        with beside(docker_client, sandbox, "for n in others: os.kill(n, 9)"):
+            pass
         deadline = time.monotonic() + 10
         while not executor._pool._coming or executor._pool._coming[0].result() is sandbox:
             assert time.monotonic() < deadline, "it is still there"

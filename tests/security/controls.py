@@ -251,8 +251,8 @@ CONTROLS = {
         runner(
             "        channel.send(Frame.STARTED, token.encode())\n"
             "        supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}\n"
-            "        standby.run(run.task_bytes)\n",
-            "        standby.run(run.task_bytes)\n"
+            "        standby.run()\n",
+            "        standby.run()\n"
             "        channel.send(Frame.STARTED, token.encode())\n"
             "        supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}\n",
         ),
@@ -281,7 +281,7 @@ CONTROLS = {
     ),
     "runner: end of input": Control(
         ("test_lifetime.py::test_hang_up_removes_the_container",),
-        runner("            os._exit(0)\n        elif", "            poll.unregister(fd)\n        elif"),
+        runner("            leave()  # the worker hung up", "            poll.unregister(fd)  # the worker hung up"),
     ),
     "runner: count of OOM kills": Control(
         ("test_memory.py::test_kill_of_a_child_is_not_hidden",),

@@ -440,6 +440,69 @@ def test_spares_follow_bursts(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> 
     assert maker.left() == []
 
 
+def fail_second(number: int) -> None:
+    """Fail once."""
+    if number == 2:
+        msg = "no space left"
+        raise SandboxStartError(msg)
+
+
+def test_a_start_that_failed_is_no_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's: what is learned of demand does not count it."""
+    monkeypatch.setattr("worker.sandbox.pool.KEEP_SECONDS", 60)
+    maker = Maker(fail_second)
+    pool = SandboxPool(maker, 2)
+    pool.wait_until_warm()
+    left: list[int] = []
+    monkeypatch.setattr(pool._demand, "served", lambda _seconds, spares: left.append(spares))
+    pool.release(pool.acquire(), clean=True)
+    assert left == [0]
+    pool.close()
+
+
+# The keeper: what it does must not depend on that it lives.
+
+
+class NoThread(threading.Thread):
+    """A thread that the machine has no room for."""
+
+    def start(self) -> None:
+        """Fail as the standard library does."""
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+
+def test_without_a_keeper_a_release_destroys_at_once(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread to be had: runs go on, and leave nothing; there is a keeper when there is room again."""
+    pool = SandboxPool(maker, 1, max_runs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.sandbox.pool.threading.Thread", NoThread)
+        for _ in range(3):
+            pool.release(Acquired(maker(), warm=False, wait_seconds=0.0, tenant="ann", last=False), clean=True)
+        assert maker.left() == []
+    pool.warm()
+    until(lambda: ready(pool) == 1)
+    pool.close()
+    assert maker.left() == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_keeper_that_died_is_replaced(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whatever: the next release starts another, which clears away."""
+    monkeypatch.setattr("worker.sandbox.pool.KEEP_SECONDS", 60)
+    pool = SandboxPool(maker, 1)
+    pool.wait_until_warm()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._demand, "review", lambda: 1 / 0)
+        pool._released.set()
+        until(lambda: pool._keeper is not None and not pool._keeper.is_alive())
+    released = pool.acquire()
+    pool.release(released, clean=True)
+    until(lambda: not released.sandbox.alive() and ready(pool) == 1)
+    pool.close()
+    assert maker.left() == []
+
+
 # The moment after a run: its result is told first.
 
 
@@ -667,7 +730,9 @@ def test_as_many_are_kept_as_are_warm(shared: SandboxPool, maker: Maker) -> None
 def test_without_warm_ones_none_is_kept(maker: Maker) -> None:
     """A pool of none leaves nothing behind between two runs."""
     pool = SandboxPool(maker, 0, max_runs=3)
-    assert serve(pool, "ann").sandbox is not serve(pool, "ann").sandbox
+    first, second = (serve(pool, "ann") for _ in range(2))
+    assert first.sandbox is not second.sandbox
+    assert first.last, "its runner need not make ready for another"
     until(lambda: sum(made.destroyed for made in maker.made) == 2)
     pool.close()
     assert maker.left() == []

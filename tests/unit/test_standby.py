@@ -26,6 +26,10 @@ from worker.sandbox.standby import Standby
 
 preload.rehearse = lambda: time.sleep(0.1)
 
+def run(standing, source, **options):
+    assert standing.take(give(standing, source, **options), check=False)
+    standing.run()
+
 def give(standing, source, **options):
     task = json.dumps({"seed": None, "extra_modules": {}, **options}).encode() + b"\\n" + source.encode()
     standing.task[: len(task)] = task
@@ -57,7 +61,7 @@ def test_a_strategy_runs_whenever_it_comes(pause: float) -> None:
     code = f"""
 standing = Standby.ready()
 time.sleep({pause})
-standing.run(give(standing, "import sys\\nprint('é')\\nprint('b', file=sys.stderr)\\nsys.exit(3)\\n"))
+run(standing, "import sys\\nprint('é')\\nprint('b', file=sys.stderr)\\nsys.exit(3)\\n")
 tell(*left(standing))
 """
     assert act(code) == [3, ["é\n", "b\n"]]
@@ -73,35 +77,38 @@ for standby.PAUSE_SECONDS in (20, 0.001):
     if standby.PAUSE_SECONDS < 1:
         os.waitid(os.P_PID, standing.pid, os.WEXITED | os.WNOWAIT)
     else:
-        standing.run(give(standing, "pass"))
+        run(standing, "pass")
     answers.append(left(standing)[0])
 tell(*answers)
 """
     assert act(code) == [0, 9]
 
 
-def test_a_source_is_checked_and_held_back_until_it_may_run() -> None:
-    """The word comes after the check, and the run after the order."""
+def test_a_source_is_held_back_until_it_may_run() -> None:
+    """Checked or not, the word comes first, and the run when the gate opens a second time."""
     code = """
-standing = Standby.ready()
-size = give(standing, "print('has run')")
-standing.check(size)
-clean = standing.found_it_clean()
-early = bool(select.select([standing.stdout], [], [], 0.2)[0])
-standing.run(size)
-tell(clean, early, *left(standing), standing.left(100).decode())
+answers = []
+for check in (False, True):
+    standing = Standby.ready()
+    taken = standing.take(give(standing, "print('has run')"), check=check)
+    clean = standing.found_it_clean() if check else None
+    early = bool(select.select([standing.stdout], [], [], 0.2)[0])
+    standing.run()
+    answers.append([taken, clean, early, *left(standing), standing.left(100).decode()])
+tell(*answers)
 """
-    assert act(code) == [True, False, 0, ["has run\n", ""], ""]
+    ran = [0, ["has run\n", ""], ""]
+    assert act(code) == [[True, None, False, *ran], [True, True, False, *ran]]
 
 
 def test_a_source_that_is_refused_never_runs() -> None:
     """Violations in its shared memory, exit code 0, and no word."""
     code = """
 standing = Standby.ready()
-standing.check(give(standing, "print('has run')\\nimport os\\n"))
-tell(standing.found_it_clean(), *left(standing), [v["rule"] for v in json.loads(standing.left(1 << 16))])
+taken = standing.take(give(standing, "print('has run')\\nimport os\\n"), check=True)
+tell(taken, standing.found_it_clean(), *left(standing), [v["rule"] for v in json.loads(standing.left(1 << 16))])
 """
-    assert act(code) == [False, 0, ["", ""], ["R2"]]
+    assert act(code) == [True, False, 0, ["", ""], ["R2"]]
 
 
 @pytest.mark.parametrize(("check", "clean"), [({"textwrap": ["dedent"]}, True), ({}, False)])
@@ -110,11 +117,10 @@ def test_the_options_of_a_run_reach_it(check: dict[str, list[str]], *, clean: bo
     code = f"""
 standing = Standby.ready()
 source = "import textwrap\\nimport random\\nprint(textwrap.dedent(' a'), random.random())"
-size = give(standing, source, seed=7, extra_modules={check!r})
-standing.check(size)
+standing.take(give(standing, source, seed=7, extra_modules={check!r}), check=True)
 clean = standing.found_it_clean()
 if clean:
-    standing.run(size)
+    standing.run()
 tell(clean, left(standing)[1][0])
 """
     expected = "a 0.32383276483316237\n" if clean else ""
@@ -131,7 +137,7 @@ source = '''
 import os
 print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1], [os.readlink(f'/proc/self/fd/{fd}')[:6] for fd in range(4)])
 '''
-standing.run(give(standing, source))
+run(standing, source)
 tell(*left(standing))
 """
     assert act(code) == [0, ["[0, 1, 2, 3] ['/dev/n', 'pipe:[', 'pipe:[', '/memfd']\n", ""]]
@@ -150,7 +156,7 @@ import os, signal
 print(os.getsid(0) == os.getpid() == os.getpgrp(), signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL)
 print(signal.set_wakeup_fd(-1), open('/proc/self/oom_score_adj').read().strip())
 '''
-standing.run(give(standing, source))
+run(standing, source)
 tell(*left(standing))
 """
     assert act(code) == [0, ["True True\n-1 1000\n", ""]]
@@ -159,11 +165,41 @@ tell(*left(standing))
 def test_it_ends_with_its_runner() -> None:
     """A closed gate is no order."""
     code = """
-standing = Standby.ready()
-os.close(standing.gate)
-tell(left(standing)[0])
+answers = []
+for orders in range(2):
+    standing = Standby.ready()
+    if orders:
+        standing.take(give(standing, "print('has run')"), check=False)
+    os.close(standing.gate)
+    answers.append(left(standing))
+tell(*answers)
 """
-    assert act(code) == [1]
+    assert act(code) == [[1, ["", ""]], [1, ["", ""]]]
+
+
+def test_one_that_has_ended_takes_nothing() -> None:
+    """The runner is told, and may say whose fault it was."""
+    code = """
+standing = Standby.ready()
+os.kill(standing.pid, signal.SIGKILL)
+left(standing)
+tell(standing.take(give(standing, "print('has run')"), check=False))
+"""
+    assert act(code) == [False]
+
+
+def test_an_order_is_taken_when_the_rehearsal_is_over() -> None:
+    """What a rehearsal takes is nobody's time: the runner's clocks start when the order is taken."""
+    code = """
+standby.PAUSE_SECONDS = 0
+began = time.monotonic()
+standing = Standby.ready()
+ready = time.monotonic() - began
+time.sleep(0.02)
+standing.take(give(standing, "pass"), check=False)
+tell(ready < 0.1 <= time.monotonic() - began)
+"""
+    assert act(code) == [True]
 
 
 def test_one_that_ends_before_it_is_ready_ends_its_runner() -> None:
@@ -194,7 +230,7 @@ def test_nothing_of_it_stays() -> None:
 before = descriptors(), open("/proc/self/maps").read().count("/dev/zero")
 for _ in range(50):
     standing = Standby.ready()
-    standing.run(give(standing, "print('x')"))
+    run(standing, "print('x')")
     left(standing)
     standing.close()
 closed = 0

@@ -230,6 +230,17 @@ def test_a_peer_that_speaks_is_not_quiet(pair: Pair) -> None:
     assert next(ours.frames(soon())) == (Frame.STDOUT, b"a")
 
 
+@pytest.mark.parametrize("messages", [1, 2], ids=["in one message of the engine", "in two"])
+def test_a_peer_that_said_more_than_was_heard_is_not_quiet(pair: Pair, messages: int) -> None:
+    """Read from the socket already, and not asked for: of a runner that was taken over, for the next run to find."""
+    ours, theirs = pair
+    wire = encode(Frame.REPORT, b"{}") + encode(Frame.STDOUT, b"more")
+    at = len(wire) if messages == 1 else len(encode(Frame.REPORT, b"{}"))
+    theirs.sendall(b"".join(engine(STDOUT, part) for part in (wire[:at], wire[at:]) if part))
+    assert next(ours.frames(soon())) == (Frame.REPORT, b"{}")
+    assert ours.quiet() is False
+
+
 def test_closing_twice_does_nothing(pair: Pair) -> None:
     """Nor does a hang-up after it, as a late cancel does."""
     ours, theirs = pair

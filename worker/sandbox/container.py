@@ -42,8 +42,9 @@ POST_MORTEM_SECONDS = 3
 ENGINE_TIMEOUT_SECONDS = 30
 #: How often to ask the engine what it speaks: it may be exchanged for another one.
 ASK_SECONDS = 60
-#: With this exit code a runner leaves when its end of input comes before its report: nothing the strategy did.
-RUNNER_HANG_UP = 0
+#: With this exit code a runner leaves when its end of input comes before its report, or when the process that stood by
+#: ended before it had a strategy: nothing the strategy did.
+RUNNER_LEFT = 0
 #: The exit code of a process that was ended by SIGKILL.
 KILLED = 128 + signal.SIGKILL
 
@@ -54,7 +55,7 @@ def connect() -> docker.APIClient:
     docker-py's client is neither fork-safe nor thread-safe: each sandbox has its own.
 
     Raises:
-        EngineUnavailable: nobody answers there.
+        EngineUnavailable: nobody answers there; noticed here when the engine is asked for its version.
     """
     try:
         return docker.from_env(
@@ -97,7 +98,7 @@ def _engine_errors(image: str) -> Iterator[None]:
 
 
 class Sandbox:
-    """A started container whose runner has numpy and pandas imported and waits for one strategy."""
+    """A started container whose runner has numpy and pandas imported and waits for a strategy."""
 
     def __init__(self, config: SandboxConfig) -> None:
         """Create and start the container and wait until its runner is ready.
@@ -277,8 +278,8 @@ class Sandbox:
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
             msg = "the container went away and the engine does not answer"
             raise SandboxLost(msg) from exc
-        if exit_code in (None, RUNNER_HANG_UP) and not out_of_memory:
-            msg = "the connection to the container broke, or its engine was restarted"
+        if exit_code in (None, RUNNER_LEFT) and not out_of_memory:
+            msg = "the connection to the container broke, its engine was restarted, or its host is short of memory"
             raise SandboxLost(msg)
         return exit_code, out_of_memory or (exit_code == KILLED and not told_to_kill)
 

@@ -93,15 +93,21 @@ class SandboxPool:
             while not self._closed.is_set() and len(self._coming) < self._demand.wanted:
                 try:
                     self._coming.append(self._threads.submit(self._start))
-                except RuntimeError:  # the interpreter is on its way out: no more threads
+                except RuntimeError:  # no more threads
                     return
 
     def _have_keeper(self) -> bool:
         """Return whether a thread looks after things, started now if need be; under the lock."""
-        if self._size and self._keeper is None and not self._closed.is_set():
-            self._keeper = threading.Thread(target=self._keep, name="sandbox-keeper", daemon=True)
-            self._keeper.start()
-        return self._keeper is not None and not self._closed.is_set()
+        if not self._size or self._closed.is_set():
+            return False
+        if self._keeper is None or not self._keeper.is_alive():
+            keeper = threading.Thread(target=self._keep, name="sandbox-keeper", daemon=True)
+            try:
+                keeper.start()
+            except RuntimeError:  # no more threads
+                return False
+            self._keeper = keeper
+        return True
 
     def _keep(self) -> None:
         """Take away and replace what was used, and what is gone or too much; sandboxes end with their engine."""
@@ -148,7 +154,7 @@ class SandboxPool:
         started = time.monotonic()
         kept = self._take_kept(tenant)
         sandbox, warm = (kept, True) if kept else self._next()
-        last = not tenant or sandbox.runs + 1 >= self._max_runs
+        last = not (tenant and self._size) or sandbox.runs + 1 >= self._max_runs
         acquired = Acquired(sandbox, warm, time.monotonic() - started, tenant, last)
         events.sandbox_acquired.send(sender=SandboxPool, acquired=acquired)
         return acquired
@@ -180,7 +186,7 @@ class SandboxPool:
                 return self._start(), False
             if (sandbox := self._wait_for(coming, warm=warm)) is not None:
                 with self._lock:
-                    left = sum(future.done() for future in self._coming)
+                    left = sum(future.done() and not future.exception() for future in self._coming)
                     if warm:
                         self._demand.served(time.monotonic() - sandbox.ready_at, left)
                 return sandbox, warm
@@ -249,7 +255,7 @@ class SandboxPool:
                 return
             with self._lock:
                 if not self._closed.is_set():
-                    with contextlib.suppress(RuntimeError):  # the interpreter is on its way out: no more threads
+                    with contextlib.suppress(RuntimeError):  # no more threads
                         self._undertakers.submit(_destroy, sandbox)
                         continue
             _destroy(sandbox)

@@ -84,8 +84,7 @@ class Supervisor:
 
     def _attend(self, poll: select.poll, fd: int) -> None:
         if fd == channel.CONTROL_IN:
-            # The worker hung up (it says nothing while a strategy runs): the sandbox dies with it.
-            os._exit(0)
+            leave()  # the worker hung up: it says nothing while a strategy runs
         elif fd == self.wakeup:
             forget_signals(self.wakeup)
             self._reap(os.WNOHANG)
@@ -122,17 +121,19 @@ class Supervisor:
 
 def serve(run: Run, standby: Standby, wakeup: int, oom_counter: int | None) -> None:
     """Have one strategy run, if it passes the check that the worker may ask for, and report how it ended."""
+    if not standby.take(run.task_bytes, check=run.check):
+        leave()
     oom_before = oom_kills(oom_counter)
     started = time.monotonic()
     usage = Usage(cpu_seconds=-cpu_seconds(standby.pid))  # what it has had is not the strategy's
     supervisor = Supervisor(standby.pid, Outlet(run.output_bytes), started + run.timeout, wakeup, usage)
     token = ""
-    if not run.check or passes_check(run, standby, supervisor):
+    if not run.check or passes_check(standby, supervisor):
         # Made after the fork, so that the process' memory has no copy, and sent while it is held back.
         token = os.urandom(TOKEN_BYTES).hex()
         channel.send(Frame.STARTED, token.encode())
         supervisor.outlet.kinds = {standby.stdout: Frame.STDOUT, standby.stderr: Frame.STDERR}
-        standby.run(run.task_bytes)
+        standby.run()
         supervisor.watch()
     supervisor.end()
     exit_code = supervisor.exit_code if token else None
@@ -146,7 +147,7 @@ def serve(run: Run, standby: Standby, wakeup: int, oom_counter: int | None) -> N
             "oom_kills": oom_kills(oom_counter) - oom_before,
             "truncated": supervisor.outlet.truncated,
             "wall_seconds": time.monotonic() - started,
-            "cpu_seconds": usage.cpu_seconds,
+            "cpu_seconds": max(usage.cpu_seconds, 0.0),  # of two of the kernel's accounts, the difference
             "peak_memory_bytes": usage.peak_memory_bytes,
             "explanation": explanation.decode("ascii", "replace"),
             "token": token,
@@ -154,15 +155,14 @@ def serve(run: Run, standby: Standby, wakeup: int, oom_counter: int | None) -> N
     )
 
 
-def passes_check(run: Run, standby: Standby, supervisor: Supervisor) -> bool:
+def passes_check(standby: Standby, supervisor: Supervisor) -> bool:
     """Tell whether the code policy lets the strategy run; where it does not, send the worker its violations."""
-    standby.check(run.task_bytes)
     supervisor.watch(until=standby.word)
     if not supervisor.timed_out and standby.found_it_clean():
         return True
     supervisor.watch()
     if not supervisor.timed_out:
-        from worker.sandbox import check  # noqa: PLC0415  # hardly any run needs it
+        from worker.sandbox import check  # noqa: PLC0415  # hardly any source is refused here
 
         # It leaves with 0 when it has found something: another end is that of a source which ends who reads it.
         found = standby.left(check.VERDICT_BYTES) if supervisor.exit_code == 0 else b""
@@ -198,8 +198,13 @@ def receive(standby: Standby, wakeup: int) -> Run | None:
     while not any(fd == channel.CONTROL_IN for fd, _ in poll.poll()):
         forget_signals(wakeup)
         if os.waitpid(standby.pid, os.WNOHANG)[0]:
-            sys.exit("the process that stood by for a strategy has ended")
+            leave()
     return channel.receive(standby.task, standby.data)
+
+
+def leave() -> NoReturn:
+    """End the sandbox: the worker hung up, or the process that stood by has ended. No strategy has to do with it."""
+    os._exit(0)
 
 
 def main() -> NoReturn:
@@ -218,7 +223,7 @@ def main() -> NoReturn:
         standby.close()
         preload.random()
         standby = Standby.ready()
-    os._exit(0)
+    leave()
 
 
 if __name__ == "__main__":

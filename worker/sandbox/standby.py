@@ -29,11 +29,12 @@ from worker.sandbox.kernel import set_dumpable
 DATA_FD = 3
 #: The process reads one and writes the other, until the strategy begins.
 GATE_FD, WORD_FD = 4, 5
-#: What goes through the gate: what to do, and how long options and source are, bytes.
-ORDER = struct.Struct("cI")
-CHECK, RUN = b"c", b"r"
-#: The first word: that it can take an order. The second: that it has found the source clean.
-READY, CLEAN = b"r", b"c"
+#: What goes through the gate first: whether to check the source, and how long options and source are, bytes. A second
+#: time it opens for the run.
+ORDER = struct.Struct("?I")
+RUN = b"r"
+#: The words: that it stands by, that it has taken the order, and, of a check, that the source is clean.
+READY, TAKEN, CLEAN = b"r", b"t", b"c"
 #: Where a strategy comes this soon, seconds, the machine is busy, and a rehearsal would only keep it longer.
 PAUSE_SECONDS = 0.1
 
@@ -71,25 +72,30 @@ class Standby:
             os.close(fd)
         for fd in (out, err):
             os.set_blocking(fd, False)
-        if os.read(word, len(READY)) != READY:
+        standby = cls(pid, task, answer, data, out, err, gate, word)
+        if not standby._says(READY):
             sys.exit("the process that is to run a strategy ended before it was ready")
-        return cls(pid, task, answer, data, out, err, gate, word)
+        return standby
 
-    def check(self, task_bytes: int) -> None:
-        """Have it check the source."""
-        self._order(CHECK, task_bytes)
+    def take(self, task_bytes: int, *, check: bool) -> bool:
+        """Have it take the options and source, and check that where it is told to; False when it has ended instead."""
+        self._open_gate(ORDER.pack(check, task_bytes))
+        return self._says(TAKEN)
 
     def found_it_clean(self) -> bool:
         """Return what it says of the source; False when it has ended instead."""
-        return os.read(self.word, len(CLEAN)) == CLEAN
+        return self._says(CLEAN)
 
-    def run(self, task_bytes: int) -> None:
+    def run(self) -> None:
         """Have it run the strategy."""
-        self._order(RUN, task_bytes)
+        self._open_gate(RUN)
 
-    def _order(self, what: bytes, task_bytes: int) -> None:
+    def _open_gate(self, order: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has ended, as whoever watches it will see
-            os.write(self.gate, ORDER.pack(what, task_bytes))
+            os.write(self.gate, order)
+
+    def _says(self, word: bytes) -> bool:
+        return os.read(self.word, len(word)) == word
 
     def left(self, most: int) -> bytes:
         """Return what it has left, up to the first NUL; the runner only passes it on."""
@@ -127,16 +133,24 @@ def stand_by(task: mmap.mmap, answer: mmap.mmap) -> NoReturn:
     strategy.open_streams()
     os.write(WORD_FD, READY)
     if not select.select([GATE_FD], [], [], PAUSE_SECONDS)[0]:
-        preload.rehearse()
-    order, task_bytes = ORDER.unpack(os.read(GATE_FD, ORDER.size))
+        rehearse()
+    check_first, task_bytes = ORDER.unpack(os.read(GATE_FD, ORDER.size))
     line, _, source = task[:task_bytes].decode().partition("\n")
     options = json.loads(line)
-    if order == CHECK:
-        from worker.sandbox import check  # noqa: PLC0415  # hardly any run needs it
+    os.write(WORD_FD, TAKEN)
+    if check_first:
+        from worker.sandbox import check  # noqa: PLC0415  # where the worker's Python is this one, no run needs it
 
         check.run(options["extra_modules"], source, answer)
         os.write(WORD_FD, CLEAN)
-        os.read(GATE_FD, ORDER.size)  # held back until the worker knows
+    if os.read(GATE_FD, len(RUN)) != RUN:  # held back until the worker knows
+        os._exit(1)
     os.close(GATE_FD)
     os.close(WORD_FD)
     strategy.run(options["seed"], source, answer)
+
+
+def rehearse() -> None:
+    """Do once what strategies do, and what may be done with one before."""
+    preload.rehearse()
+    from worker.sandbox import check  # noqa: F401, PLC0415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -88,14 +89,11 @@ class AttachedStream:
         """Whether the peer is there and has said nothing that was not heard."""
         if self._socket is None or self._pending or self._decoder.pending:
             return False
-        try:
-            self._socket.settimeout(0)
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
+        if self._socket.fileno() < 0:  # closed
             return False
-        return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
     def hang_up(self) -> None:
         """Give the runner its end of input, which ends it, and wake whoever waits in `frames()`."""
