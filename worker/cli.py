@@ -35,7 +35,7 @@ from worker import display, doctor, files, recovery
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
 from worker.settings import WorkerSettings
-from worker.sweep.command import sweep
+from worker.sweep.command import Dataset, Seed, Timeout, User, sweep
 
 SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE, NO_ROOM = range(5)
 POLL_SECONDS = 0.5
@@ -69,10 +69,7 @@ class LogLevel(StrEnum):
 
 File = Annotated[Path, typer.Argument(help="The strategy, a Python file.")]
 Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds as /workspace/data.json.")]
-Dataset = Annotated[str | None, typer.Option(help="What `dataset put` printed, in place of --data.", metavar="REF")]
 Params = Annotated[str | None, typer.Option(help="JSON object: the data get it as their key `params`.", metavar="JSON")]
-Timeout = Annotated[float | None, typer.Option(help="Wall clock of the strategy, seconds, at most 60.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the global random generators.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SubmissionId = Annotated[str, typer.Argument(help="The id that `submit` printed.")]
 
@@ -109,7 +106,7 @@ def submit(
     params: Params = None,
     timeout: Timeout = None,
     seed: Seed = None,
-    user: Annotated[str, typer.Option(help="Whose strategy it is.")] = "",
+    user: User = "",
     priority: Annotated[int, typer.Option(help="0 (first) to 9 (last).")] = 0,
     key: Annotated[str | None, typer.Option(help="Of your choice: the same key, the same submission.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it and print its result.")] = False,
@@ -240,10 +237,12 @@ def main() -> None:
         _fail(str(exc), NO_ROOM)
     except StratboxError as exc:
         _fail(str(exc), ENDED_OTHERWISE)
-    except BrokenPipeError:
-        # The reader has left (`| head`): so do we, and the interpreter must not flush into the pipe on its way out.
+    except OSError as exc:
+        # What is read or written by name has its own error. The interpreter must not try the rest on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ENDED_OTHERWISE)
+        if isinstance(exc, BrokenPipeError):  # the reader has left (`| head`): so do we
+            sys.exit(ENDED_OTHERWISE)
+        _fail(f"{exc.filename or 'standard output'}: {(exc.strerror or str(exc)).lower()}", ENDED_OTHERWISE)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -251,14 +250,14 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _request(file: Path, data: Path | None, params: str | None, **fields: object) -> ExecutionRequest:
-    if data and fields.get("dataset"):
-        msg = "give either --data or --dataset"
-        raise InvalidRequest(msg)
+def _request(
+    file: Path, data: Path | None, params: str | None, dataset: str | None = None, **fields: object
+) -> ExecutionRequest:
+    files.check_source(data, dataset)
     content = {} if data is None else {"data": files.read_json(data)}
     if params is not None:
         content["params"] = files.parse_json(params, "--params")
-    return ExecutionRequest.parse({"code": files.read(file), **content, **fields})
+    return ExecutionRequest.parse({"code": files.read(file), "dataset": dataset, **content, **fields})
 
 
 def _follow(submission: Submission) -> ExecutionResult:

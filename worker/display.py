@@ -69,6 +69,8 @@ def moment(seconds: float) -> str:
 def write(line: str) -> None:
     """Write a line of data to stdout as it is: rich would expand its tabs."""
     out.file.write(f"{line}\n")
+    # A full disk is told here, not by the interpreter on its way out.
+    out.file.flush()
 
 
 def show_result(result: ExecutionResult) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tasks.errors import InvalidRequest
 from tasks.models import MIB
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from pydantic import JsonValue
 
-__all__ = ["check_writable", "parse_json", "read", "read_json", "write"]
+__all__ = ["check_outputs", "check_source", "check_writable", "parse_json", "read", "read_json", "write"]
 
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
+#: The contract refuses values nested deeper than some 250, and names the path to the place instead of the reason.
+MAX_DEPTH = 200
 
 
 def read(path: Path) -> str:
@@ -26,16 +30,23 @@ def read(path: Path) -> str:
         InvalidRequest: it cannot be read, or is no UTF-8.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            msg = f"{path}: {path.stat().st_size:,} bytes, far over every limit"
+        # Opening one waits for a writer, perhaps for ever. A shell's pipe, `<(...)`, has no name in the file system.
+        if Path(os.path.realpath(path)).is_fifo():
+            msg = f"{path}: a named pipe; give a file"
             raise InvalidRequest(msg)
         # Bytes first: reading as text would turn the line ends of the code into others.
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise _refusal(path, exc) from exc
+    # A device has no size that could be asked for.
+    if len(content) > MAX_FILE_BYTES:
+        msg = f"{path}: more than {MAX_FILE_BYTES:,} bytes, far over every limit"
+        raise InvalidRequest(msg)
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as exc:
         msg = f"{path}: not UTF-8 text (byte {exc.start})"
-        raise InvalidRequest(msg) from exc
-    except OSError as exc:
-        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
         raise InvalidRequest(msg) from exc
 
 
@@ -49,19 +60,44 @@ def read_json(path: Path) -> JsonValue:
 
 
 def check_writable(path: Path) -> None:
-    """See to it that a file can be written, without changing it or leaving one.
+    """See whether a file can be written, by looking only.
 
     Raises:
         InvalidRequest: it cannot.
     """
     try:
-        is_new = not path.exists()
-        path.open("ab").close()
-        if is_new:
-            path.unlink()
+        may_write = os.access(_written_to(path), os.W_OK)
     except OSError as exc:
-        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
-        raise InvalidRequest(msg) from exc
+        raise _refusal(path, exc) from exc
+    if path.is_dir() or not may_write:
+        msg = f"{path}: {'is a directory' if path.is_dir() else 'permission denied'}"
+        raise InvalidRequest(msg)
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """See whether all these files can be written, and none in place of another.
+
+    Raises:
+        InvalidRequest: one cannot, or is one of the others, or is read.
+    """
+    taken = set(map(os.path.realpath, inputs))
+    for path in outputs:
+        if (real := os.path.realpath(path)) in taken:
+            msg = f"{path}: is read or written already; give each output a file of its own"
+            raise InvalidRequest(msg)
+        taken.add(real)
+        check_writable(path)
+
+
+def check_source(data: Path | None, dataset: str | None) -> None:
+    """See to it that data come from one place.
+
+    Raises:
+        InvalidRequest: they come from a file and from Redis.
+    """
+    if data is not None and dataset is not None:
+        msg = "give either --data or --dataset"
+        raise InvalidRequest(msg)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -73,8 +109,7 @@ def write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as exc:
-        msg = f"{path}: {(exc.strerror or str(exc)).lower()}"
-        raise InvalidRequest(msg) from exc
+        raise _refusal(path, exc) from exc
 
 
 def parse_json(text: str, name: str) -> JsonValue:
@@ -94,4 +129,37 @@ def parse_json(text: str, name: str) -> JsonValue:
         reason = "nested too deeply" if isinstance(exc, RecursionError) else exc
         msg = f"{name}: not JSON ({reason})"
         raise InvalidRequest(msg) from exc
+    if _is_deep(content):
+        msg = f"{name}: nested too deeply, more than {MAX_DEPTH} levels"
+        raise InvalidRequest(msg)
     return content
+
+
+def _written_to(path: Path) -> Path:
+    """Return the file, or the folder in which it would be new: of a link that leads nowhere, that of its target."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        folder = Path(os.path.realpath(path)).parent
+        folder.stat()
+        return folder
+    return path
+
+
+def _is_deep(content: JsonValue) -> bool:
+    level = [content]
+    for _ in range(MAX_DEPTH + 1):
+        # One level after the other, and only what has another below.
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refusal(path: Path, exc: OSError) -> InvalidRequest:
+    return InvalidRequest(f"{path}: {(exc.strerror or str(exc)).lower()}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ def stratbox(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     """Run the command and return what it printed."""
     env = os.environ | {"COLUMNS": "80"} | environment
     return subprocess.run([STRATBOX, *arguments], env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of the shell's."""
+    env = os.environ | environment
+    line = ["bash", "-c", command]
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=90, check=False)
 
 
 def test_run_prints_a_result_and_the_second_run_is_warm() -> None:
@@ -88,6 +97,57 @@ def test_a_data_set_is_put_once_and_referred_to(redis_url: str, tmp_path: Path) 
     unknown = stratbox("submit", str(show), "--dataset", "0" * 64, **env)
     assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
     assert "put it again" in unknown.stderr
+
+
+@pytest.mark.usefixtures("worker_process")
+def test_a_full_disk_costs_no_more_than_what_goes_there(redis_url: str, tmp_path: Path) -> None:
+    """Of a sweep the file on another disk is there, and what was not written is said; `dataset put` says it, too."""
+    strategy, data, kept = tmp_path / "show.py", tmp_path / "data.json", tmp_path / "kept.csv"
+    strategy.write_text("print('{\"sharpe\": 1}')\n")
+    data.write_text("{}")
+    sweep = f"sweep {strategy} --grid x=1,2 --csv {kept} --json /dev/full"
+    for command, lines in ((sweep, 2), (f"dataset put {data}", 1)):
+        done = shell(f"{STRATBOX} {command} >/dev/full", STRATBOX_REDIS_URL=redis_url)
+        told = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert len(told) == lines
+        assert told[-1] == "stratbox: standard output: no space left on device"
+    assert len(kept.read_text().splitlines()) == 3
+    kept.unlink()
+    done = shell(f"{STRATBOX} {sweep.replace('/dev/full', '/dev/null')} | true", STRATBOX_REDIS_URL=redis_url)
+    assert "Traceback" not in done.stderr
+    assert len(kept.read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("worker_process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_ended_leaves_nothing_queued(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
+    """As with Ctrl-C: what there is is shown and written, and the rest is cancelled."""
+    strategy, written = tmp_path / "wait.py", tmp_path / "all.csv"
+    strategy.write_text(
+        "import json, time\n"
+        "n = json.load(open('/workspace/data.json'))['params']['n']\n"
+        "time.sleep(0 if n == 1 else 50)\nprint(json.dumps({'sharpe': n}))\n"
+    )
+    command = [STRATBOX, "sweep", str(strategy), "--grid", "n=1:100:1", "--csv", str(written)]
+    env, pipe = os.environ | {"STRATBOX_REDIS_URL": redis_url}, subprocess.PIPE
+    with StrategyClient(Settings(redis_url=redis_url)) as client:
+        before = client.ledger.waiting()[0]
+        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+            deadline = time.monotonic() + 20
+            # Another is submitted when one has ended.
+            while client.ledger.waiting()[0] - before < 60 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(2)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        assert (process.returncode, len(out.splitlines())) == (130, 3), err
+        statuses = [line.split(",")[1] for line in written.read_text().splitlines()[1:]]
+        assert statuses[0] == "succeeded"
+        assert set(statuses) == {"succeeded", "cancelled", "not_run"}
+        while client.ledger.waiting()[0] > before and time.monotonic() < deadline + 20:
+            time.sleep(0.05)
+        assert client.ledger.waiting()[0] == before
 
 
 def test_no_room_for_data_is_exit_code_4(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -24,11 +27,14 @@ from tasks.errors import (
     UnknownSubmission,
 )
 from tasks.models import ExecutionResult, ExecutionStatus
-from worker import cli, files
+from tasks.submission import Submission
+from tasks.sweep import SweepPoint
+from worker import cli, display, files
 from worker.errors import EngineUnavailable, ImageMissing, SandboxStartError
+from worker.sweep import command, heatmap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 GOOD = "import json\nprint(json.dumps({'signal': 'hold'}))\n"
 MIB = 2**20
@@ -109,12 +115,9 @@ def test_code_of_300_kib(refused: Callable[..., str], tmp_path: Path, command: s
     assert refused(command, path) == "code: 307,200 bytes, the limit is 262,144"
 
 
-def test_a_file_without_end_is_not_read(refused: Callable[..., str], tmp_path: Path) -> None:
-    """A terabyte, of which the disk holds nothing: the size alone is looked at."""
-    path = tmp_path / "huge.py"
-    with path.open("wb") as file:
-        file.truncate(2**40)
-    assert refused("run", path) == f"{path}: 1,099,511,627,776 bytes, far over every limit"
+def test_a_file_without_end(refused: Callable[..., str]) -> None:
+    """Is not read to it."""
+    assert refused("run", "/dev/zero") == "/dev/zero: more than 67,108,864 bytes, far over every limit"
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb.py", "[bold]a[/].py", "a\u202eb.py"])
@@ -217,12 +220,18 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
         (("sweep", "{good}"), "Missing option '--grid'"),
         (("sweep", "{good}", "--grid", "fast"), "--grid fast: write name=start:stop:step or name=value,value"),
         (("sweep", "{good}", "--grid", "x=1:2"), "--grid x=1:2: write start:stop:step"),
-        (("sweep", "{good}", "--grid", "x=0:99:1", "--grid", "y=0:100:1"), "--grid: 100 x 101 = 10,100 points"),
+        (("sweep", "{good}", "--grid", "x=0:99:1", "--grid", "y=0:100:1"), "--grid: 100 x 101 points"),
         (("sweep", "{good}.none", "--grid", "x=1"), "{good}.none: no such file or directory"),
         (("sweep", "{good}", "--grid", "x=1", "--data", "{good}"), "{good}: not JSON ("),
         (("sweep", "{good}", "--grid", "x=1", "--data", "{good}", "--dataset", "x"), "give either --data or --dataset"),
         (("sweep", "{good}", "--grid", "x=1", "--top", "0"), "Invalid value for '--top'"),
+        (("sweep", "{good}", "--grid", "x=1", "--dataset", ""), "dataset: not a reference"),
+        (("sweep", "{good}", "--grid", "x=1", "--dataset", "", "--data", "{good}"), "give either --data or --dataset"),
+        (("sweep", "{good}", "--grid", "x=1", "--data", "{null}"), "{null}: must hold an object"),
+        (("sweep", "{good}", "--grid", "x=1", "--by", ""), "--by: give the name of a number"),
         (("sweep", "{good}", "--grid", "x=1", "--csv", "{good}/x"), "{good}/x: not a directory"),
+        (("sweep", "{good}", "--grid", "x=1", "--csv", "{good}"), "{good}: is read or written already"),
+        (("sweep", "{good}", "--grid", "x=1", "--csv", "{good}.x", "--json", "{good}.x"), "{good}.x: is read or writ"),
         (("sweep", "{good}", "--grid", "x=1", "--json", "/"), "/: is a directory"),
         (("sweep", "{good}", "--grid", "x=1,2", "--heatmap", "x.png"), "--heatmap: exactly two parameters must have"),
         (("sweep", "{good}", "--grid", "x=1", "--timeout", "61"), "timeout: Input should be less than or equal to 60"),
@@ -246,8 +255,10 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
 )
 def test_wrong_usage(refused: Callable[..., str], good: Path, arguments: tuple[str, ...], reason: str) -> None:
     """Named before anything is started."""
-    shown = refused(*(argument.format(good=good) for argument in arguments))
-    assert shown.startswith(reason.format(good=good))
+    (null := good.with_name("null.json")).write_text("null")
+    shown = refused(*(argument.format(good=good, null=null) for argument in arguments))
+    assert shown.startswith(reason.format(good=good, null=null))
+    assert good.read_text() == GOOD
 
 
 def test_a_wrong_setting(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +347,140 @@ def test_an_interrupt_is_exit_code_130(
     code, out, err = run("validate", good)
     assert (code, out) == (130, "")
     assert "Traceback" not in err
+
+
+def test_deep_params(refused: Callable[..., str], good: Path) -> None:
+    """With the reason, not with the path to the place."""
+    params = '{"a":' * 300 + "1" + "}" * 300
+    assert refused("run", good, "--params", params) == "--params: nested too deeply, more than 200 levels"
+
+
+def stratbox(stdout: int | IO[bytes], *arguments: str | Path) -> subprocess.Popen[bytes]:
+    """Start the command as a process of its own, for what happens on the way out of the interpreter."""
+    command = [sys.executable, "-m", "worker.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_a_full_disk_is_one_line(good: Path) -> None:
+    """What cannot be printed is not taken for printed."""
+    with Path("/dev/full").open("wb") as full, stratbox(full, "validate", good, "--json") as process:
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, b"stratbox: standard output: no space left on device\n")
+
+
+def test_a_reader_that_has_left_is_not_told(good: Path) -> None:
+    """`| true`: as other commands do."""
+    end, other = os.pipe()
+    os.close(end)
+    with stratbox(other, "validate", good, "--json") as process:
+        os.close(other)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, b"")
+
+
+# A sweep, without Redis: a client that gives what it is told to.
+
+
+@pytest.fixture
+def swept(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have every point succeed at once, and something happen when the second is asked for."""
+
+    def install(happens: Callable[[], object] = lambda: None) -> None:
+        class Client:
+            """Stands in for the client."""
+
+            def __enter__(self) -> Self:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+            def sweep(self, _code: str, _data: object, params: Iterable[Any], **_: object) -> Iterator[SweepPoint]:
+                for number, one in enumerate(params):
+                    if number == 1:
+                        happens()
+                    result = ExecutionResult(status=ExecutionStatus.SUCCEEDED, output=json.dumps({"sharpe": number}))
+                    yield SweepPoint(one, Submission(str(number), None), result)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(command, "StrategyClient", Client)
+
+    return install
+
+
+def test_a_file_that_cannot_be_written_costs_nothing_else(
+    run: Callable[..., tuple[int, str, str]],
+    swept: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    good: Path,
+    tmp_path: Path,
+) -> None:
+    """Each failure is one line, the rest is written and shown; the exit code is not 0."""
+
+    def fail(*_: object, **__: object) -> bytes:
+        msg = "no\nfont"
+        raise RuntimeError(msg)
+
+    swept()
+    monkeypatch.setattr(heatmap, "png", fail)
+    csv, png, grid = tmp_path / "all.csv", tmp_path / "all.png", ["--grid", "x=1,2", "--grid", "y=1,2"]
+    code, out, err = run("sweep", good, *grid, "--csv", "/dev/full", "--json", csv, "--heatmap", png)
+    assert code == 1
+    assert err.splitlines()[:2] == [
+        "not written /dev/full: no space left on device",
+        f"not written {png}: no font",
+    ]
+    assert len(json.loads(csv.read_text())) == 4
+    assert len(out.splitlines()) == 6
+
+
+def test_files_are_written_before_the_table_is_shown(
+    run: Callable[..., tuple[int, str, str]],
+    swept: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    good: Path,
+    tmp_path: Path,
+) -> None:
+    """Who reads the table may have left."""
+
+    def leave(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    swept()
+    monkeypatch.setattr(display, "show_table", leave)
+    assert run("sweep", good, "--grid", "x=1,2", "--csv", tmp_path / "all.csv") == (1, "", "")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_ending_signal_is_like_an_interrupt(
+    run: Callable[..., tuple[int, str, str]],
+    swept: Callable[..., None],
+    good: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    """What has ended is shown and written, what was not submitted says so, and the handlers are as they were."""
+    before = signal.getsignal(number)
+    swept(lambda: signal.raise_signal(number))
+    code, out, err = run("sweep", good, "--grid", "x=1,2,3", "--json", tmp_path / "all.json")
+    assert (code, len(out.splitlines())) == (130, 3)
+    assert "3 points: 1 succeeded, 2 not_run; best" in err
+    assert [one["status"] for one in json.loads((tmp_path / "all.json").read_text())] == [
+        "succeeded",
+        "not_run",
+        "not_run",
+    ]
+    assert signal.getsignal(number) is before
+
+
+def test_nohup_holds(run: Callable[..., tuple[int, str, str]], swept: Callable[..., None], good: Path) -> None:
+    """A signal that is ignored stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        swept(lambda: signal.raise_signal(signal.SIGHUP))
+        assert run("sweep", good, "--grid", "x=1,2,3")[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_no_command_is_wrong_usage(refused: Callable[..., str]) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ("x=nan,inf,1_000,0x10,1e999,٣", ["nan", "inf", "1_000", "0x10", "1e999", "٣"]),
         ("x=09:30,10:00", ["09:30", "10:00"]),
         ("x=a=b", ["a=b"]),
+        ("x=9007199254740992:9007199254740994:1", [2**53, 2**53 + 1, 2**53 + 2]),
     ],
 )
 def test_values(text: str, values: list[object]) -> None:
@@ -68,6 +69,8 @@ def test_points_are_all_combinations() -> None:
 
 
 NUMBERS = "write start:stop:step, three numbers, and no step of 0"
+COINCIDE = "numbers so large cannot differ by this step: take a larger one, or integers"
+TWICE = "a value is there twice; 1, 1.0 and true are equal"
 FORM = "write name=start:stop:step or name=value,value"
 
 
@@ -81,7 +84,16 @@ FORM = "write name=start:stop:step or name=value,value"
         (["1a=1"], f"--grid 1a=1: {FORM}"),
         (["x="], "--grid x=: a value is missing"),
         (["x=1,,2"], "--grid x=1,,2: a value is missing"),
-        (["x=1,2,1"], "--grid x=1,2,1: a value is there twice"),
+        (["x=1,2,1"], f"--grid x=1,2,1: {TWICE}"),
+        (["x=1,true"], f"--grid x=1,true: {TWICE}"),
+        (["x=1,1.0"], f"--grid x=1,1.0: {TWICE}"),
+        (["x=false,-0.0"], f"--grid x=false,-0.0: {TWICE}"),
+        (["x=1:3:1,7"], "--grid x=1:3:1,7: 1:3:1 in a list is no range: write start:stop:step alone, or all values"),
+        (
+            ["status=1"],
+            "--grid status=1: status is what --csv calls a column of its own: give the parameter another name",
+        ),
+        (["error=1"], "--grid error=1: error is what --csv calls a column of its own: give the parameter another name"),
         (["x=1", "x=2"], "--grid x=2: x has its values already"),
         (["x=1:2"], f"--grid x=1:2: {NUMBERS}"),
         (["x=1:2:3:4"], f"--grid x=1:2:3:4: {NUMBERS}"),
@@ -93,7 +105,15 @@ FORM = "write name=start:stop:step or name=value,value"
         (["x=2:1:1"], "--grid x=2:1:1: with this step the stop is never reached"),
         (["x=1:2:-1"], "--grid x=1:2:-1: with this step the stop is never reached"),
         (["x=0:1:1e-9"], "--grid x=0:1:1e-9: 1,000,000,000 steps, a sweep may have 10,000 points: take larger ones"),
-        (["x=1:200:1", "y=1:100:1"], "--grid: 200 x 100 = 20,000 points, a sweep may have 10,000: take larger steps"),
+        (
+            ["x=1e17:100000000000000004:1"],
+            f"--grid x=1e17:100000000000000004:1: {COINCIDE}",
+        ),
+        (["x=1:200:1", "y=1:100:1"], "--grid: 200 x 100 points, a sweep may have 10,000: take larger steps"),
+        (
+            [f"{name}=1:9999:1" for name in "abcde"],
+            "--grid: 9,999 x 9,999 x 9,999 x 9,999 x 9,999 points, a sweep may have 10,000: take larger steps",
+        ),
     ],
 )
 def test_what_is_no_grid(texts: list[str], reason: str) -> None:

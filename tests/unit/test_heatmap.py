@@ -23,11 +23,19 @@ def outcomes(scores: list[float | None]) -> list[Outcome]:
 
 
 @pytest.mark.parametrize(
-    "scores", [[1, 2, 3, 4, 5, 6], [1, None, None, None, None, None], [None] * 6, [2] * 6, [1e100, -1e100, 0, 0, 0, 0]]
+    "scores",
+    [
+        [1, 2, 3, 4, 5, 6],
+        [1, None, None, None, None, None],
+        [None] * 6,
+        [2] * 6,
+        [1e100, -1e100, 0, 0, 0, 0],
+        [10**20, 1, 2, 3, 4, 5],
+    ],
 )
 def test_it_is_a_picture(scores: list[float | None]) -> None:
     """Whatever the scores and whatever the names, of which none is a formula; without a warning."""
-    drawn = heatmap.png(GRID, outcomes(scores), by="sharpe$_{", title="a$b.py")
+    drawn = heatmap.png(GRID, outcomes(scores), by="sharpe$_{", title="a$b\udcff.py")
     assert drawn.startswith(b"\x89PNG")
     height, width, _ = image.imread(io.BytesIO(drawn)).shape
     assert (width, height) == (960, 720)

@@ -145,6 +145,14 @@ def test_csv_has_every_point_and_no_formula() -> None:
     ]
 
 
+def test_csv_heads_are_unique() -> None:
+    """Also where a number has the name that another would get."""
+    numbers = {"a": 1, "metrics.a": 2, "=x": 3, "'=x": 4, "error": 5}
+    head = next(csv.reader(io.StringIO(to_csv([Outcome({"a": 0}, "succeeded", numbers, 1.0)]).decode())))
+    heads = ["metrics.a", "metrics.metrics.a", "'=x", "metrics.'=x", "metrics.error"]
+    assert head == ["a", "status", *heads, "error"]
+
+
 @pytest.mark.parametrize(
     ("outcomes", "code"),
     [

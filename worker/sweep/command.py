@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,19 +18,20 @@ from tasks.errors import InvalidRequest
 from tasks.models import ExecutionStatus
 from worker import display, files
 from worker.sweep import grid, heatmap
-from worker.sweep.ranking import LOST, Outcome, best_first, label, outcome_of, table, to_csv, to_json
+from worker.sweep.ranking import LOST, NOT_RUN, Outcome, best_first, label, outcome_of, table, to_csv, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tasks import SweepPoint
 
-__all__ = ["exit_code", "sweep"]
+__all__ = ["Dataset", "Seed", "Timeout", "User", "exit_code", "sweep"]
 
 SUCCEEDED, NOT_ALL, REFUSED, INFRASTRUCTURE = range(4)
 #: What the examples print.
 DEFAULT_KEY = "sharpe"
 CUT_OFF = "it had not ended when the sweep was cut off"
+NEVER_SUBMITTED = "the sweep was cut off before it was submitted"
 #: Of those that have no place in the ranking, so many of each status are listed.
 LISTED = 5
 
@@ -47,7 +49,7 @@ Top = Annotated[int, typer.Option(min=1, help="Show so many, the highest first."
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write all points to this file, as a table.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all points to this file.")]
 Picture = Annotated[Path | None, typer.Option("--heatmap", help="Draw two parameters to this file, a PNG.")]
-User = Annotated[str, typer.Option(help="Whose strategies they are.")]
+User = Annotated[str, typer.Option(help="Whose it is, a name of your choice.")]
 Timeout = Annotated[float | None, typer.Option(help="Wall clock of each run, seconds, at most 60.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the global random generators, the same for each run.")]
 
@@ -68,37 +70,89 @@ def sweep(
 ) -> None:
     """Run one strategy with every point of a grid, and show the best."""
     whole = grid.parse(points)
+    if not by:
+        msg = "--by: give the name of a number that the strategy prints"
+        raise InvalidRequest(msg)
     code, shared = files.read(file), _shared(data, dataset)
     if picture:
         heatmap.two_axes(whole)
-    for path in filter(None, (csv, json, picture)):
-        files.check_writable(path)
+    files.check_outputs(filter(None, (csv, json, picture)), filter(None, (file, data)))
     ended: dict[str, Outcome] = {}
-    try:
-        with StrategyClient() as client:
-            results = client.sweep(code, shared, whole, timeout=timeout, user_id=user, seed=seed)
-            with contextlib.closing(results):  # whatever cuts it off, the rest is cancelled
-                _follow(results, len(whole), by, ended)
-    finally:
-        outcomes = [ended.get(_key(one)) or _cut_off(one) for one in whole]
-        if ended:  # what there is, also of a sweep that was cut off
-            _show(outcomes, file, by, top)
-            if csv:
-                files.write(csv, to_csv(outcomes))
-            if json:
-                files.write(json, to_json(outcomes))
-            if picture:
-                files.write(picture, heatmap.png(whole, outcomes, by=by, title=file.name))
-    raise typer.Exit(exit_code(outcomes))
+    submitted: set[str] = set()
+    failures: list[str] = []
+    with _ending_signals_interrupt():
+        try:
+            with StrategyClient() as client:
+                asked = _noting(whole, submitted)
+                results = client.sweep(code, shared, asked, timeout=timeout, user_id=user, seed=seed)
+                with contextlib.closing(results):  # whatever cuts it off, the rest is cancelled
+                    _follow(results, len(whole), by, ended)
+        finally:
+            outcomes = [ended.get(_key(one)) or _cut_off(one, submitted) for one in whole]
+            if ended:  # what there is, also of a sweep that was cut off
+                # Files first: there may be nobody to show the table to.
+                failures = _write(
+                    (csv, lambda: to_csv(outcomes)),
+                    (json, lambda: to_json(outcomes)),
+                    (picture, lambda: heatmap.png(whole, outcomes, by=by, title=file.name)),
+                )
+                for failure in failures:
+                    display.show_line("not written", failure)
+                _show(outcomes, file, by, top)
+    raise typer.Exit(exit_code(outcomes) or (NOT_ALL if failures else SUCCEEDED))
 
 
 def _shared(data: Path | None, dataset: str | None) -> Any:
-    if data and dataset:
-        msg = "give either --data or --dataset"
-        raise InvalidRequest(msg)
-    if dataset:
+    files.check_source(data, dataset)
+    if dataset is not None:
         return DatasetRef(dataset, 0)
-    return files.read_json(data) if data else None
+    if data is None:
+        return None
+    if not isinstance(content := files.read_json(data), dict):
+        msg = f"{data}: must hold an object, in which each point becomes the key `params`"
+        raise InvalidRequest(msg)
+    return content
+
+
+@contextlib.contextmanager
+def _ending_signals_interrupt() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP act like Ctrl-C, once: a shell that ends sends more than one."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    # `nohup` has it ignored.
+    known = {one: kept for one in signals if (kept := signal.getsignal(one)) is not signal.SIG_IGN}
+
+    def interrupt(*_: object) -> None:
+        for one in known:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for one in known:
+            signal.signal(one, interrupt)
+        yield
+    finally:
+        for one, kept in known.items():
+            signal.signal(one, kept)
+
+
+def _noting(points: Iterable[dict[str, Any]], submitted: set[str]) -> Iterator[dict[str, Any]]:
+    """Give each point, and note it when the next is asked for: by then it is submitted."""
+    for one in points:
+        yield one
+        submitted.add(_key(one))
+
+
+def _write(*outputs: tuple[Path | None, Callable[[], bytes]]) -> list[str]:
+    """Write each file that is wanted, and return which could not be and why."""
+    failures = []
+    for path, content in outputs:
+        if path is None:
+            continue
+        try:
+            files.write(path, content())
+        except Exception as exc:  # noqa: BLE001  # a picture that cannot be drawn must not cost the rest
+            failures.append(str(exc) if isinstance(exc, InvalidRequest) else f"{path}: {exc}")
+    return failures
 
 
 def _follow(results: Iterable[SweepPoint], total: int, by: str, ended: dict[str, Outcome]) -> None:
@@ -120,8 +174,10 @@ def _key(params: Mapping[str, Any]) -> str:
     return repr(sorted(params.items()))
 
 
-def _cut_off(params: Mapping[str, Any]) -> Outcome:
-    return Outcome(params, ExecutionStatus.CANCELLED, error=CUT_OFF)
+def _cut_off(params: Mapping[str, Any], submitted: set[str]) -> Outcome:
+    if _key(params) in submitted:
+        return Outcome(params, ExecutionStatus.CANCELLED, error=CUT_OFF)
+    return Outcome(params, NOT_RUN, error=NEVER_SUBMITTED)
 
 
 def _score(one: Outcome) -> str:

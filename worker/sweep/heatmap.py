@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tasks.errors import InvalidRequest
+from worker.display import printable
 from worker.sweep.ranking import best_first
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ def scores(
 ) -> list[list[float]]:
     """Return the scores as rows of a picture, NaN where there is none."""
     found = [[outcomes.get((row, column)) for column in across] for row in down]
-    return [[math.nan if one is None or one.score is None else one.score for one in line] for line in found]
+    # An integer beyond 64 bits is no number to numpy.
+    return [[math.nan if one is None or one.score is None else float(one.score) for one in line] for line in found]
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # it would begin a formula
+    return printable(text).replace("$", r"\$")  # it would begin a formula

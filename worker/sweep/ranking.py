@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tasks import SweepPoint
     from tasks.models import Violation
 
-__all__ = ["LOST", "Outcome", "best_first", "label", "outcome_of", "table", "to_csv", "to_json"]
+__all__ = ["LOST", "NOT_RUN", "Outcome", "best_first", "label", "outcome_of", "table", "to_csv", "to_json"]
 
-#: The status of a point that has no result.
-LOST = "lost"
+#: The status of a point that has no result, and of one that was not submitted before the sweep was cut off.
+LOST, NOT_RUN = "lost", "not_run"
 #: Where the examples have their numbers; looked up after the printed object itself.
 NESTED = "metrics"
 #: A strategy prints up to a megabyte: of so many numbers, with names of so many characters, a sweep keeps note.
@@ -38,7 +38,7 @@ class Outcome:
     """One point: its parameters, how it ended, and the numbers it printed."""
 
     params: Mapping[str, Any]
-    #: One of `ExecutionStatus`, or `lost`.
+    #: One of `ExecutionStatus`, or `lost`, or `not_run`.
     status: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     #: By which points are compared; None where there is none.
@@ -126,8 +126,7 @@ def to_csv(outcomes: Sequence[Outcome]) -> bytes:
     """Return all points as a table: parameters, status, numbers, error. None of it is a formula."""
     params = dict.fromkeys(name for one in outcomes for name in one.params)
     metrics = dict.fromkeys(name for one in outcomes for name in one.metrics)
-    taken = {*params, "status", "error"}
-    heads = [f"{NESTED}.{name}" if name in taken else name for name in metrics]
+    heads = _unique(metrics, {*params, "status", "error"})
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(map(_cell, [*params, "status", *heads, "error"]))
@@ -135,6 +134,17 @@ def to_csv(outcomes: Sequence[Outcome]) -> bytes:
         numbers = [one.metrics.get(name, "") for name in metrics]
         writer.writerow(map(_cell, [*(one.params.get(name, "") for name in params), one.status, *numbers, one.error]))
     return text.getvalue().encode()
+
+
+def _unique(names: Iterable[str], taken: set[str]) -> list[str]:
+    heads = []
+    for name in names:
+        head = _cell(name)
+        while head in taken:
+            head = f"{NESTED}.{head}"
+        taken.add(head)
+        heads.append(head)
+    return heads
 
 
 def _cell(value: Any) -> Any:
