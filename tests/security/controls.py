@@ -317,7 +317,7 @@ CONTROLS = {
     ),
     "reuse: the explanation of a clean end is not read": Control(
         ("test_reuse.py::test_nothing_of_a_run_is_in_the_memory_of_the_next",),
-        runner('if token and exit_code else b""', 'if token else b""'),
+        runner('(strategy.EXPLANATION_BYTES) if exit_code else b""', '(strategy.EXPLANATION_BYTES) if token else b""'),
     ),
     "reuse: descriptors are freed": Control(
         ("test_reuse.py::test_many_runs_wear_nothing_out",),
@@ -338,8 +338,8 @@ CONTROLS = {
         ("test_reuse.py::test_draws_are_fresh_unless_a_seed_says_otherwise",),
         module(
             "strategy",
-            '    if numpy := sys.modules.get("numpy"):\n',
-            '    if seed and (numpy := sys.modules.get("numpy")):\n',
+            'seed is not None or "numpy.random" in sys.modules)',
+            "seed is not None)",
         ),
     ),
     "reuse: only after a clean end": Control(
