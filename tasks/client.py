@@ -99,10 +99,21 @@ class StrategyClient:
 
     def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
         """Enqueue one request that is already built; see `submit`."""
+        submission = self.new_submission(request.user_id, key)
+        self.submit_as(submission, request, priority=priority, keyed=key is not None)
+        return submission
+
+    def new_submission(self, user_id: str = "", key: str | None = None) -> Submission:
+        """Return the handle of a submission that is still to be made, by `submit_as`."""
+        return Submission(_new_id(user_id, key), self)
+
+    def submit_as(
+        self, submission: Submission, request: ExecutionRequest, *, priority: int = 0, keyed: bool = False
+    ) -> None:
+        """Enqueue one request under an id that the caller knows before: it can be cancelled if no answer comes."""
         if not 0 <= priority <= LOWEST_PRIORITY:
             msg = f"priority: {priority} is not between 0 (first) and {LOWEST_PRIORITY} (last)"
             raise InvalidRequest(msg)
-        submission = Submission(_new_id(request.user_id, key), self)
         with redis_errors(), submission_headers(submission.id) as headers:
             encoded = message.encode(self._app, submission.id, request, headers)
             self.ledger.submit(
@@ -110,15 +121,15 @@ class StrategyClient:
                 encoded,
                 tenant=request.user_id,
                 priority=priority,
-                keyed=key is not None,
+                keyed=keyed,
                 dataset=request.dataset,
             )
-        return submission
 
-    def _submit_patiently(self, request: ExecutionRequest, priority: int) -> Submission:
+    def _submit_patiently(self, request: ExecutionRequest, priority: int, waiting: deque[Submission]) -> None:
+        waiting.append(submission := self.new_submission())  # before it is sent: its answer may be lost
         while True:
             try:
-                return self.submit_request(request, priority=priority)
+                return self.submit_as(submission, request, priority=priority)
             except Backpressure as full:
                 time.sleep(full.retry_after)
 
@@ -182,7 +193,7 @@ class StrategyClient:
                 if len(waiting) >= in_flight:
                     yield waiting[0].result(timeout)
                     waiting.popleft()
-                waiting.append(self._submit_patiently(request, priority))
+                self._submit_patiently(request, priority, waiting)
             while waiting:
                 yield waiting[0].result(timeout)
                 waiting.popleft()
@@ -253,7 +264,7 @@ class StrategyClient:
                 if len(waiting) >= in_flight:
                     yield await waiting[0].result_async(timeout)
                     waiting.popleft()
-                waiting.append(await asyncio.to_thread(self._submit_patiently, request, priority))
+                await asyncio.to_thread(self._submit_patiently, request, priority, waiting)
             while waiting:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
@@ -287,9 +298,11 @@ class StrategyClient:
 
     def abandon(self, submissions: Iterable[Submission]) -> None:
         """Cancel them as far as that is possible."""
-        for submission in submissions:
-            with contextlib.suppress(BrokerUnavailable, UnknownSubmission):
-                submission.cancel()
+        # A Redis that is silent to the first is silent to all, and each would wait for its own timeout.
+        with contextlib.suppress(BrokerUnavailable):
+            for submission in submissions:
+                with contextlib.suppress(UnknownSubmission):
+                    submission.cancel()
 
     def workers(self, timeout: float = 1.0) -> list[str]:
         """Return the names of the workers that answer within `timeout` seconds.

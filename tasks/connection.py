@@ -111,8 +111,13 @@ def open_client(conf: Any, **options: Any) -> redis.Redis:
 
 @contextlib.asynccontextmanager
 async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
-    """Give an asyncio client for the same Redis; closed at the end."""
-    options = conf.redis_backend_use_ssl or {}
+    """Give an asyncio client for the same Redis, as patient as Celery's own; closed at the end."""
+    patience = {
+        "socket_timeout": conf.redis_socket_timeout,
+        "socket_connect_timeout": conf.redis_socket_connect_timeout,
+        "socket_keepalive": conf.redis_socket_keepalive,
+    }
+    options = (conf.redis_backend_use_ssl or {}) | patience
     async with contextlib.AsyncExitStack() as stack:
         if master := conf.result_backend_transport_options.get("master_name"):
             sentinel = _sentinel(redis.asyncio.sentinel.Sentinel, redis.asyncio.retry.Retry, conf, options)

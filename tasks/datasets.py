@@ -16,7 +16,7 @@ from tasks.connection import redis_errors
 from tasks.document import DatasetRef
 from tasks.errors import DatasetsFull, InvalidRequest, UnknownDataset
 from tasks.models import MAX_DATA_BYTES, ExecutionRequest
-from tasks.script import FULL_PAUSE_SECONDS, Script
+from tasks.script import Script
 
 if TYPE_CHECKING:
     import redis
@@ -117,8 +117,11 @@ class Datasets:
                 )
                 raise DatasetsFull(msg, DATASETS_PAUSE_SECONDS)
             case b"memory":
-                msg = f"Redis has no memory left for more: put it again in {FULL_PAUSE_SECONDS:g} s"
-                raise DatasetsFull(msg, FULL_PAUSE_SECONDS)
+                msg = (
+                    "Redis has no memory left for more data sets: "
+                    f"put it again in {DATASETS_PAUSE_SECONDS:g} s, when some have expired"
+                )
+                raise DatasetsFull(msg, DATASETS_PAUSE_SECONDS)
 
 
 def _decompress(compressed: bytes) -> bytes | None:

@@ -149,7 +149,7 @@ function operations.submit(id, message, queued, tenant, priority, digest, most, 
     if (tonumber(redis.call('HGET', INFLIGHT, tenant)) or 0) >= tonumber(most_for_tenant) then
         return {'tenant', pace()}
     end
-    if memory_is_short(0) then return {'memory', pace()} end
+    if memory_is_short(0, SUBMISSION_SHARE) then return {'memory', pace()} end
     if digest ~= '' then redis.call('SET', key('key', id), digest) end
     note(id, message, queued, tenant, priority, data, keep_seconds)
     if redis.call('ZCARD', READY) < READY_LIMIT and redis.call('EXISTS', RING) == 0 then

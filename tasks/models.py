@@ -131,7 +131,10 @@ class ExecutionRequest(_Contract):
     @classmethod
     def _take_reference(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and isinstance(ref := fields.get("data"), DatasetRef):
-            return {"dataset": ref.digest} | {name: value for name, value in fields.items() if name != "data"}
+            if fields.get("dataset") is not None:
+                msg = "data: give either a reference as data or a dataset"
+                raise ValueError(msg)
+            return {name: value for name, value in fields.items() if name != "data"} | {"dataset": ref.digest}
         return fields
 
     @field_validator("dataset")
@@ -151,7 +154,7 @@ class ExecutionRequest(_Contract):
             msg = "data: give either data or a dataset"
             raise ValueError(msg)
         if self.params is not None:
-            self._params_json = encode(self.params, "params")
+            self._params_json = _within_limit(encode(self.params, "params"), "params")
         if not self.dataset:
             self._data_json = self._document(encode(self.data))
         return self
@@ -159,10 +162,7 @@ class ExecutionRequest(_Contract):
     def _document(self, text: bytes) -> bytes:
         if self._params_json is not None:
             text = put_params(text, self._params_json)
-        if len(text) > MAX_DATA_BYTES:
-            msg = f"data: {len(text):,} bytes as JSON, the limit is {MAX_DATA_BYTES:,}"
-            raise ValueError(msg)
-        return text
+        return _within_limit(text, "data")
 
     @classmethod
     def build(cls, code: str, data: JsonValue | DatasetRef = None, **fields: Any) -> Self:
@@ -303,6 +303,13 @@ def _refuse(number: str) -> NoReturn:
 def _finite(number: str) -> float:
     value = float(number)
     return value if math.isfinite(value) else _refuse(number)
+
+
+def _within_limit(text: bytes, field: str) -> bytes:
+    if len(text) > MAX_DATA_BYTES:
+        msg = f"{field}: {len(text):,} bytes as JSON, the limit is {MAX_DATA_BYTES:,}"
+        raise ValueError(msg)
+    return text
 
 
 def _utf8_length(text: str, field: str) -> int:

@@ -3,8 +3,9 @@
 
 local PREFIX, RESULT, QUEUE, UNACKED = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
--- Left to workers of a Redis that is about to be full: what was accepted is to be delivered, too.
-local MEMORY_SHARE = 0.9
+-- How much of Redis' memory may be in use when something new is taken in. Data sets leave room for submissions, which
+-- leave some to workers: what was accepted is to be delivered, too.
+local DATASET_SHARE, SUBMISSION_SHARE = 0.5, 0.9
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -13,11 +14,11 @@ local function key(name, id) return PREFIX .. name .. (id and ':' .. id or '') e
 local function task(id) return key('task', id) end
 local function stamp(seconds) return string.format('%.3f', seconds) end
 
--- Whether there is no room for so many bytes more.
-local function memory_is_short(bytes)
+-- Whether there is no room for so many bytes more within this share of the memory.
+local function memory_is_short(bytes, share)
     local memory = redis.call('INFO', 'memory')
     local limit = tonumber(string.match(memory, 'maxmemory:(%d+)'))
-    return limit > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) + bytes > limit * MEMORY_SHARE
+    return limit > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) + bytes > limit * share
 end
 
 local operations = {}

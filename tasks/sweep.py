@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.client import StrategyClient
     from tasks.models import ExecutionRequest, ExecutionResult
+    from tasks.results import Meta
 
 __all__ = ["Flight", "SweepPoint", "sweep", "sweep_async"]
 
@@ -75,17 +76,21 @@ class Flight:
 
     def launch(self, request: ExecutionRequest) -> Submission | Backpressure:
         """Submit one, or return why there is no room for it now."""
-        try:
-            submission = self._client.submit_request(request, priority=self._priority)
-        except Backpressure as full:
-            return full
+        submission = self._client.new_submission()
+        # Noted before it is sent: when the answer is lost, or nobody waits for it, it may run and is to be cancelled.
         self.submissions[submission.id] = submission
         self._params[submission.id] = request.params or {}
-        if self._abandoned:  # while it was on its way, in a thread
-            self.abandon()
+        try:
+            self._client.submit_as(submission, request, priority=self._priority)
+        except Backpressure as full:
+            del self.submissions[submission.id], self._params[submission.id]
+            return full
+        finally:
+            if self._abandoned:  # while it was on its way, in a thread
+                self._client.abandon([submission])
         return submission
 
-    def land(self, ended: tuple[str, dict[str, Any]] | None) -> SweepPoint:
+    def land(self, ended: tuple[str, Meta | None] | None) -> SweepPoint:
         """Return the point of one that has ended, by its id and record.
 
         Raises:
@@ -97,7 +102,7 @@ class Flight:
         submission_id, meta = ended
         outcome: ExecutionResult | ExecutionLost
         try:
-            outcome = result_of(submission_id, meta)
+            outcome = _result_of(submission_id, meta)
         except ExecutionLost as exc:
             outcome = exc
         return SweepPoint(self._params.pop(submission_id), self.submissions.pop(submission_id), outcome)
@@ -108,13 +113,20 @@ class Flight:
         self._client.abandon(list(self.submissions.values()))
 
 
+def _result_of(submission_id: str, meta: Meta | None) -> ExecutionResult:
+    if meta is None:
+        msg = f"submission {submission_id} is not in Redis any more, nor is its result: submit it again"
+        raise ExecutionLost(msg)
+    return result_of(submission_id, meta)
+
+
 def sweep(
     client: StrategyClient, requests: Iterable[ExecutionRequest], flight: Flight, patience: float | None
 ) -> Generator[SweepPoint, None, None]:
     """Submit requests, and yield each as it ends; see `StrategyClient.sweep`."""
     with client.watch() as watch:
 
-        def next_within(seconds: float | None) -> tuple[str, dict[str, Any]] | None:
+        def next_within(seconds: float | None) -> tuple[str, Meta | None] | None:
             with redis_errors():
                 return watch.next(seconds)
 
@@ -143,7 +155,7 @@ async def sweep_async(
     """Do what `sweep` does without blocking the event loop."""
     async with client.watch_async() as watch:
 
-        async def next_within(seconds: float | None) -> tuple[str, dict[str, Any]] | None:
+        async def next_within(seconds: float | None) -> tuple[str, Meta | None] | None:
             with redis_errors():
                 return await watch.next(seconds)
 

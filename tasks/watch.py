@@ -30,15 +30,16 @@ class _Watched:
     def __init__(self, store: ResultStore) -> None:
         self._store = store
         self._ids: dict[str, str] = {}  # by key
-        self._ended: deque[tuple[str, Meta]] = deque()
+        self._ended: deque[tuple[str, Meta | None]] = deque()
         self._looked = time.monotonic()
 
     def _note(self, key: str, payload: bytes | None) -> bool:
         """Take down what is said of one; return whether it has ended with that."""
         if (task_id := self._ids.get(key)) is None:
             return False  # it has ended, and was told of before
-        meta = self._store.decode(task_id, payload)
-        if meta["status"] not in states.READY_STATES:
+        # Without a record there is nothing to wait for: Redis has lost it, or its result has expired.
+        meta = None if payload is None else self._store.decode(task_id, payload)
+        if meta and meta["status"] not in states.READY_STATES:
             return False
         del self._ids[key]
         self._ended.append((task_id, meta))
@@ -83,11 +84,10 @@ class Watch(_Watched):
         if self._note(key, self._client.get(key)):  # before the subscription
             self._pubsub.unsubscribe(key)
 
-    def next(self, timeout_seconds: float | None) -> tuple[str, Meta] | None:
+    def next(self, timeout_seconds: float | None) -> tuple[str, Meta | None] | None:
         """Return one that has ended, with its record; None when none has within this time.
 
-        Raises:
-            UnknownSubmission: the record of one is gone.
+        One whose record is gone has ended, too, with None in its place.
         """
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not self._ended:
@@ -122,7 +122,7 @@ class AsyncWatch(_Watched):
         if self._note(key, await self._client.get(key)):
             await self._pubsub.unsubscribe(key)
 
-    async def next(self, timeout_seconds: float | None) -> tuple[str, Meta] | None:
+    async def next(self, timeout_seconds: float | None) -> tuple[str, Meta | None] | None:
         """Return one that has ended, with its record; None when none has within this time."""
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not self._ended:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ UNFINISHED_PREFIX = "stratbox-unfinished-"
 LOCK_SUFFIX = ".lock"
 #: Data sets whose hash begins alike share a lock: there are 256 of them, and one for the folder.
 LOCK_DIGITS, FOLDER_LOCK = 2, "folder"
+#: A file takes whole blocks, on a disk as in a tmpfs.
+BLOCK_BYTES = 4096
 
 log = structlog.get_logger(__name__)
 
@@ -39,13 +42,13 @@ class DatasetCache:
 
     Args:
         folder: that no other worker uses, and nobody else can read.
-        max_bytes: what its data sets may have together; 0 for none.
+        max_bytes: what its data sets may take together, in whole blocks; 0 for none.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._keeps = True
+        self._has_warned = False
 
     def text(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
         """Return the text of a data set, from here or by `fetch`; whoever wants the same meanwhile waits for it."""
@@ -53,10 +56,11 @@ class DatasetCache:
             return fetch()
         if (text := self._read(digest)) is not None:
             return text
-        with self._lock(digest[:LOCK_DIGITS]):
+        with self._lock(digest[:LOCK_DIGITS]) as alone:
             if (text := self._read(digest)) is None:
                 text = fetch()
-                self._keep(digest, text)
+                if alone:
+                    self._keep(digest, text)
         return text
 
     def _read(self, digest: str) -> bytes | None:
@@ -68,46 +72,53 @@ class DatasetCache:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            self._say_once(exc)
+            self._warn_once(exc)
             return None
         return text
 
     def _keep(self, digest: str, text: bytes) -> None:
-        if len(text) > self._max_bytes:
+        if _space(len(text)) > self._max_bytes:
             return
         partial = self._folder / f"{digest}.partial"  # of one that was killed as it wrote: room is made of it, too
         try:
-            with self._lock(FOLDER_LOCK):
+            with self._lock(FOLDER_LOCK) as alone:
+                if not alone:
+                    return
                 self._make_room(len(text))
                 partial.write_bytes(text)
                 partial.replace(self._folder / digest)
         except OSError as exc:
-            self._say_once(exc)
+            self._warn_once(exc)
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size_bytes: int) -> None:
         files = [(one.stat(), one) for one in self._folder.iterdir() if one.suffix != LOCK_SUFFIX]
-        excess = size_bytes + sum(stat.st_size for stat, _ in files) - self._max_bytes
+        excess = _space(size_bytes) + sum(_space(stat.st_size) for stat, _ in files) - self._max_bytes
         for stat, file in sorted(files, key=lambda each: each[0].st_mtime_ns):
             if excess <= 0:
                 return
             file.unlink(missing_ok=True)
-            excess -= stat.st_size
+            excess -= _space(stat.st_size)
 
     @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Hold a lock among the worker's processes; the kernel lets go of it when the holder is killed."""
+    def _lock(self, name: str) -> Iterator[bool]:
+        """Hold a lock among the worker's processes, and tell whether it could be had.
+
+        The kernel lets go of it when the holder is killed.
+        """
         with contextlib.ExitStack() as stack:
+            alone = True
             try:
                 file = stack.enter_context((self._folder / f"{name}{LOCK_SUFFIX}").open("ab"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as exc:
-                self._say_once(exc)
-            yield
+                self._warn_once(exc)
+                alone = False
+            yield alone
 
-    def _say_once(self, exc: OSError) -> None:
-        if self._keeps:
-            self._keeps = False
+    def _warn_once(self, exc: OSError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             log.warning("data sets cannot be kept here, each run fetches its own", error=str(exc))
 
 
@@ -129,6 +140,11 @@ def shared_cache(max_bytes: int) -> DatasetCache:
     """Return the cache in the folder that the main process has made; without one, a cache that keeps nothing."""
     folder = FOLDER.path()
     return DatasetCache(folder, max_bytes) if folder else DatasetCache(Path(), 0)
+
+
+def _space(size_bytes: int) -> int:
+    """Return what a file of this size takes."""
+    return max(1, math.ceil(size_bytes / BLOCK_BYTES)) * BLOCK_BYTES
 
 
 def _remove_left_overs() -> None:

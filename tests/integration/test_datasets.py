@@ -21,6 +21,7 @@ from celery import Celery
 from local import private_redis, private_worker
 
 from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient, SubmissionState
+from tasks.datasets import DATASETS_PAUSE_SECONDS
 from tasks.errors import DatasetsFull, InvalidRequest, UnknownDataset
 from worker.datasets import FOLDER
 
@@ -123,7 +124,7 @@ def test_sixteen_who_put_the_same_store_it_once(client: StrategyClient, store: r
     with ThreadPoolExecutor(16) as threads:
         refs = set(threads.map(client.datasets.put, [DATA] * 64))
     (ref,) = refs
-    size = int(str(store.strlen(key(ref))))
+    size = int(str(store.strlen(key(ref)))) + 512
     assert store.hgetall(f"{PREFIX}dataset-bytes") == {b"all": b"%d" % size, ref.digest.encode(): b"%d" % size}
 
 
@@ -144,20 +145,43 @@ def test_a_reference_is_not_put(client: StrategyClient) -> None:
 def test_all_together_have_a_bound(client: StrategyClient, store: redis.Redis) -> None:
     """What is over it is refused and says when to come again; room that is given back is used again."""
     noise = [random.Random(number).randbytes(500).hex() for number in range(4)]
-    with StrategyClient(client.settings.model_copy(update={"max_dataset_bytes": 1500})) as bounded:
+    with StrategyClient(client.settings.model_copy(update={"max_dataset_bytes": 2000})) as bounded:
         first, second = (bounded.datasets.put(one) for one in noise[:2])
-        with pytest.raises(DatasetsFull, match=r"1,500 bytes \(STRATBOX_MAX_DATASET_BYTES\): put it again in") as full:
+        with pytest.raises(DatasetsFull, match=r"2,000 bytes \(STRATBOX_MAX_DATASET_BYTES\): put it again in") as full:
             bounded.datasets.put(noise[2])
         assert full.value.retry_after > 0
         assert bounded.datasets.put(noise[0]) == first, "what is there asks for no room"
         is_over(store, second)
         bounded.ledger.reconcile()
         third = bounded.datasets.put(noise[2])
-        with pytest.raises(InvalidRequest, match="bytes compressed, all data sets together may have 1,500"):
+        with pytest.raises(InvalidRequest, match="bytes compressed, all data sets together may have 2,000"):
             bounded.datasets.put(noise[0] + noise[1] + noise[2] + noise[3])
-    sizes = {one.digest.encode(): store.strlen(key(one)) for one in (first, third)}
+    sizes = {one.digest.encode(): int(str(store.strlen(key(one)))) + 512 for one in (first, third)}
     counted = {name: int(size) for name, size in store.hgetall(f"{PREFIX}dataset-bytes").items()}
     assert counted == {**sizes, b"all": sum(sizes.values())}
+
+
+def test_small_ones_are_counted_with_what_redis_needs_for_them(client: StrategyClient, store: redis.Redis) -> None:
+    """The bound is near the memory they take, some 550 bytes each, not a tenth of it."""
+    client.datasets.put([-1])
+    before = int(store.info("memory")["used_memory_dataset"])
+    settings = client.settings.model_copy(update={"max_dataset_bytes": 200_000})
+    with StrategyClient(settings) as bounded, pytest.raises(DatasetsFull):
+        [bounded.datasets.put([number]) for number in range(2000)]
+    assert 300 < int(str(store.zcard(f"{PREFIX}datasets"))) < 400
+    assert int(store.info("memory")["used_memory_dataset"]) - before < 250_000
+
+
+def test_data_sets_leave_memory_for_submissions(client: StrategyClient, store: redis.Redis) -> None:
+    """Where one client puts them until it is refused, every other still submits."""
+    limit = 2 * int(store.info("memory")["used_memory"]) + 6_000_000
+    store.config_set("maxmemory", limit)
+    noise = random.Random(1)
+    with pytest.raises(DatasetsFull, match=r"^Redis has no memory left for more data sets: put it again in 30 s"):
+        [client.datasets.put(noise.randbytes(100_000).hex()) for _ in range(100)]
+    assert 0.4 * limit < int(store.info("memory")["used_memory"]) < 0.6 * limit
+    for _ in range(10):
+        client.submit("x = 1", noise.randbytes(50_000).hex())
 
 
 def test_a_full_redis_takes_no_more(client: StrategyClient, store: redis.Redis) -> None:
@@ -166,8 +190,9 @@ def test_a_full_redis_takes_no_more(client: StrategyClient, store: redis.Redis) 
     used = int(store.info("memory")["used_memory"])
     for limit in (used + 300_000, used - 100_000):
         store.config_set("maxmemory", limit)
-        with pytest.raises(DatasetsFull, match=r"^Redis has no memory left for more: put it again in 5 s$"):
+        with pytest.raises(DatasetsFull, match=r"^Redis has no memory left for more data sets: put it again") as full:
             client.datasets.put(random.Random(1).randbytes(200_000).hex())
+        assert full.value.retry_after == DATASETS_PAUSE_SECONDS
         assert client.datasets.put(DATA) == ref
 
 

@@ -393,7 +393,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert holders == {digests[number]: held for number, held in self.model.datasets.items() if held}
         endless = {digest for digest in there if store.ttl(f"{PREFIX}dataset:{digest}") == -1}
         assert endless == holders.keys()
-        sizes = {digest: str(store.strlen(f"{PREFIX}dataset:{digest}")) for digest in there}
+        sizes = {digest: str(int(str(store.strlen(f"{PREFIX}dataset:{digest}"))) + 512) for digest in there}
         total = {"all": str(sum(map(int, sizes.values())))} if sizes else {}
         assert store.hgetall(f"{PREFIX}dataset-bytes") == sizes | total
         assert set(store.zrange(f"{PREFIX}datasets", 0, -1)) == there

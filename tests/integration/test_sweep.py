@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from local import private_worker
+from local import private_redis, private_worker
 
-from tasks import ExecutionStatus, Settings, StrategyClient
-from tasks.errors import ResultTimeout, UnknownDataset
+from tasks import ExecutionStatus, Settings, StrategyClient, SubmissionState
+from tasks.app import create_app
+from tasks.errors import BrokerUnavailable, ExecutionLost, ResultTimeout, UnknownDataset
 from tasks.watch import SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tasks import SweepPoint
+    from tasks.app import StratboxApp
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATBOX = str(Path(sys.executable).with_name("stratbox"))
@@ -198,6 +200,58 @@ def test_a_silent_redis_is_looked_at_again(client: StrategyClient, monkeypatch: 
         assert ended[0] == submission.id
         assert time.monotonic() - started < SILENCE_SECONDS + 2
         assert watch.next(0) is None
+
+
+def test_one_whose_record_is_gone_is_a_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis lost it, as in a failover: its point is told as lost, and the other goes on."""
+    monkeypatch.setattr("tasks.watch.SILENCE_SECONDS", 0.2)
+    with private_redis() as url, redis.Redis.from_url(url) as store, StrategyClient(Settings(redis_url=url)) as client:
+
+        def chosen() -> Iterator[dict[str, Any]]:
+            yield {"n": 0}
+            store.delete(*store.keys("celery-task-meta-*"))
+            yield {"n": 1}
+
+        sweep = client.sweep(SLEEP, None, chosen(), patience=10)
+        lost = next(sweep)
+        assert lost.params == {"n": 0}
+        assert isinstance(lost.outcome, ExecutionLost)
+        (other,) = (name.decode().removeprefix("celery-task-meta-") for name in store.keys("celery-task-meta-*"))
+        assert client.submission(other).status() is SubmissionState.QUEUED
+        sweep.close()
+        assert client.submission(other).status() is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_redis_that_falls_silent_ends_it_soon(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """After a timeout, and those of one cancellation: not of each that is in flight."""
+
+    def impatient(settings: Settings) -> StratboxApp:
+        app = create_app(settings)
+        app.conf.redis_socket_timeout = 1
+        return app
+
+    monkeypatch.setattr("tasks.client.create_app", impatient)
+    with private_redis() as url, redis.Redis.from_url(url) as store, StrategyClient(Settings(redis_url=url)) as client:
+        server = int(store.info("server")["process_id"])
+
+        def chosen() -> Iterator[dict[str, Any]]:
+            yield from points(20)
+            os.kill(server, signal.SIGSTOP)
+
+        async def run() -> None:
+            if kind == "sync":
+                list(client.sweep(SLEEP, None, chosen()))
+            else:
+                [point async for point in client.sweep_async(SLEEP, None, chosen())]
+
+        started = time.monotonic()
+        try:
+            with pytest.raises(BrokerUnavailable):
+                await run()
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert time.monotonic() - started < 15
 
 
 # The command.

@@ -11,7 +11,7 @@ from celery import states
 from kombu.exceptions import OperationalError
 
 from tasks.client import StrategyClient
-from tasks.connection import redis_errors
+from tasks.connection import open_async, redis_errors
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
 from tasks.ledger import QUEUED
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
@@ -40,15 +40,24 @@ class FakeClient(StrategyClient):
         self.in_flight = self.most_in_flight = 0
         self.record: dict[str, Any] | None = None
         self.failing: set[str] = set()
+        self.unanswered: set[str] = set()
 
-    def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
+    def new_submission(self, user_id: str = "", key: str | None = None) -> Submission:
         """Number it."""
-        del priority, key
-        submission = Submission(str(len(self.codes)), self)
+        del user_id, key
+        return Submission(str(len(self.codes)), self)
+
+    def submit_as(
+        self, submission: Submission, request: ExecutionRequest, *, priority: int = 0, keyed: bool = False
+    ) -> None:
+        """Note it; what is said of it may be lost."""
+        del priority, keyed
         self.codes[submission.id] = request.code
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        return submission
+        if submission.id in self.unanswered:
+            msg = "no answer"
+            raise BrokerUnavailable(msg)
 
     def meta(self, submission_id: str) -> dict[str, Any]:
         """Give the record."""
@@ -87,6 +96,15 @@ def deserted() -> Iterator[StrategyClient]:
         held.bind(("127.0.0.1", 0))
         with StrategyClient(Settings(redis_url=f"redis://127.0.0.1:{held.getsockname()[1]}/0")) as opened:
             yield opened
+
+
+async def test_an_event_loop_is_as_patient_as_a_thread(deserted: StrategyClient) -> None:
+    """With a Redis that is silent: not for ever, which is redis-py's own patience before version 8."""
+    names = ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+    ours = deserted._app.backend.client.connection_pool.connection_kwargs
+    async with open_async(deserted._app.conf) as opened:
+        theirs = opened.connection_pool.connection_kwargs
+        assert [theirs.get(name) for name in names] == [ours[name] for name in names] == [30, 5, True]
 
 
 # What is refused, and what is told of a request.
@@ -287,6 +305,27 @@ def test_map_cancels_the_rest_when_the_source_fails(fake: FakeClient) -> None:
 
     with pytest.raises(KeyError):
         list(fake.map(source()))
+    assert fake.cancelled == ["0", "1"]
+
+
+def test_a_silent_redis_is_asked_once(fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not know is passed over; when it does not answer the others are left."""
+    asked = []
+
+    def cancel(submission_id: str) -> bool:
+        asked.append(submission_id)
+        raise (UnknownSubmission if submission_id == "0" else BrokerUnavailable)(submission_id)
+
+    monkeypatch.setattr(fake, "cancel", cancel)
+    fake.abandon([fake.submission(str(number)) for number in range(64)])
+    assert asked == ["0", "1"]
+
+
+def test_map_cancels_one_whose_answer_is_lost(fake: FakeClient) -> None:
+    """It may have been accepted."""
+    fake.unanswered = {"1"}
+    with pytest.raises(BrokerUnavailable):
+        list(fake.map(requests(5)))
     assert fake.cancelled == ["0", "1"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from worker import datasets
-from worker.datasets import FOLDER, DatasetCache
+from worker.datasets import BLOCK_BYTES, FOLDER, DatasetCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,37 +37,49 @@ def kept(folder: Path) -> set[str]:
 
 def test_what_was_fetched_once_is_not_fetched_again(tmp_path: Path) -> None:
     """Nor by another process of the worker."""
-    assert DatasetCache(tmp_path, 100).text(ONE, lambda: b"text") == b"text"
-    assert DatasetCache(tmp_path, 100).text(ONE, never) == b"text"
+    assert DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(ONE, lambda: b"text") == b"text"
+    assert DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(ONE, never) == b"text"
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     """Using it makes it young again; the bound holds after each."""
-    cache = DatasetCache(tmp_path, 10)
+    cache = DatasetCache(tmp_path, 2 * BLOCK_BYTES)
+    block = bytes(BLOCK_BYTES)
     for digest in (ONE, TWO):
-        cache.text(digest, lambda: b"12345")
+        cache.text(digest, lambda: block)
     assert kept(tmp_path) == {"1", "2"}
     cache.text(ONE, never)
-    cache.text(THREE, lambda: b"123456")
-    assert kept(tmp_path) == {"3"}, "with six bytes there is no room for any other"
-    cache.text(ONE, lambda: b"1")
-    cache.text(THREE, never)
-    cache.text(TWO, lambda: b"1234")
-    assert kept(tmp_path) == {"2", "3"}, "the first was used longest ago"
+    cache.text(THREE, lambda: block + b"1")
+    assert kept(tmp_path) == {"3"}, "with a byte more than a block there is no room for any other"
+    cache.text(ONE, lambda: block)
+    cache.text(TWO, lambda: block)
+    cache.text(ONE, never)
+    cache.text(THREE, lambda: b"1")
+    assert kept(tmp_path) == {"1", "3"}, "the second was used longest ago"
 
 
-@pytest.mark.parametrize("max_bytes", [0, 4])
+def test_small_files_take_a_block_each(tmp_path: Path) -> None:
+    """A thousand of few bytes take no more space than the bound."""
+    cache = DatasetCache(tmp_path, 10 * BLOCK_BYTES)
+    for number in range(1000):
+        cache.text(f"{number:064x}", lambda: b"1")
+    texts = [file for file in tmp_path.iterdir() if len(file.name) == 64]
+    assert sum(file.stat().st_blocks * 512 for file in texts) <= 10 * BLOCK_BYTES
+    assert len(texts) == 10
+
+
+@pytest.mark.parametrize("max_bytes", [0, BLOCK_BYTES])
 def test_what_is_too_large_is_not_kept(tmp_path: Path, max_bytes: int) -> None:
     """And takes nobody's place."""
     cache = DatasetCache(tmp_path, max_bytes)
     cache.text(ONE, lambda: b"1")
-    assert cache.text(TWO, lambda: b"12345") == b"12345"
+    assert cache.text(TWO, lambda: bytes(BLOCK_BYTES + 1)) == bytes(BLOCK_BYTES + 1)
     assert kept(tmp_path) == ({"1"} if max_bytes else set())
 
 
 def test_an_error_of_the_fetch_comes_through(tmp_path: Path) -> None:
     """And keeps nobody from trying again."""
-    cache = DatasetCache(tmp_path, 10)
+    cache = DatasetCache(tmp_path, 2 * BLOCK_BYTES)
 
     def fail() -> bytes:
         msg = "gone"
@@ -79,7 +92,7 @@ def test_an_error_of_the_fetch_comes_through(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_kept_each_run_fetches(tmp_path: Path) -> None:
     """The folder was removed, or is full: one line in the log, and no run fails."""
-    cache = DatasetCache(tmp_path / "gone", 10)
+    cache = DatasetCache(tmp_path / "gone", BLOCK_BYTES)
     with capture_logs() as logged:
         assert [cache.text(ONE, lambda: b"1") for _ in range(3)] == [b"1"] * 3
     assert [one["event"] for one in logged] == ["data sets cannot be kept here, each run fetches its own"]
@@ -95,6 +108,20 @@ def in_processes(count: int, run: Callable[[int], None]) -> None:
     assert [process.exitcode for process in processes] == [0] * count
 
 
+def test_without_locks_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that knows none: two who write one file at once would give a third a part of it."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("worker.datasets.fcntl.flock", no_locks)
+    cache = DatasetCache(tmp_path, 2 * BLOCK_BYTES)
+    with capture_logs() as logs:
+        assert [cache.text(ONE, lambda text=text: text) for text in (b"1", b"2")] == [b"1", b"2"]  # type: ignore[misc]
+    assert [line["error"] for line in logs] == ["[Errno 37] No locks available"]
+    assert kept(tmp_path) == set()
+
+
 def test_those_who_want_the_same_at_once_fetch_it_once(tmp_path: Path) -> None:
     """Eight processes; and one that wants another does not wait for them."""
     fetches = FORK.Value("i", 0)
@@ -108,9 +135,9 @@ def test_those_who_want_the_same_at_once_fetch_it_once(tmp_path: Path) -> None:
             return b"same"
 
         if number:
-            assert DatasetCache(tmp_path, 100).text(ONE, fetch) == b"same"
+            assert DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(ONE, fetch) == b"same"
         else:
-            assert DatasetCache(tmp_path, 100).text(TWO, lambda: b"other") == b"other"
+            assert DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(TWO, lambda: b"other") == b"other"
             other_was_done.set()
 
     in_processes(9, run)
@@ -122,10 +149,10 @@ def test_the_bound_holds_while_many_fetch(tmp_path: Path) -> None:
     most = FORK.Value("i", 0)
 
     def run(number: int) -> None:
-        cache = DatasetCache(tmp_path, 3000)
+        cache = DatasetCache(tmp_path, 6 * BLOCK_BYTES)
         for step in range(60):
             which = (number * 7 + step * 11) % 30
-            text = bytes([which]) * 500
+            text = bytes([which]) * BLOCK_BYTES
             assert cache.text(f"{which:064x}", lambda text=text: text) == text  # type: ignore[misc]
             sizes = []
             for file in tmp_path.iterdir():
@@ -137,7 +164,7 @@ def test_the_bound_holds_while_many_fetch(tmp_path: Path) -> None:
                 most.value = max(most.value, sum(sizes))
 
     in_processes(6, run)
-    assert 0 < most.value <= 3000 + 500, "one may go, and another come, between two looks"
+    assert 0 < most.value <= 7 * BLOCK_BYTES, "one may go, and another come, between two looks"
 
 
 def test_one_that_is_killed_as_it_fetches_holds_nobody_up(tmp_path: Path) -> None:
@@ -149,14 +176,14 @@ def test_one_that_is_killed_as_it_fetches_holds_nobody_up(tmp_path: Path) -> Non
         time.sleep(60)
         return b""
 
-    process = FORK.Process(target=lambda: DatasetCache(tmp_path, 10).text(ONE, hang))
+    process = FORK.Process(target=lambda: DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(ONE, hang))
     process.start()
     assert started.wait(20)
     (tmp_path / f"{ONE}.partial").write_bytes(b"123456789")
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
     process.join(20)
-    assert DatasetCache(tmp_path, 10).text(ONE, lambda: b"12") == b"12"
+    assert DatasetCache(tmp_path, 2 * BLOCK_BYTES).text(ONE, lambda: b"12") == b"12"
     assert [file.name for file in tmp_path.iterdir() if not file.suffix] == [ONE]
 
 
@@ -181,11 +208,11 @@ def test_the_folder_is_the_worker_s_alone_and_goes_with_it(place: Path) -> None:
     datasets.start()
     (folder,) = place.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert datasets.shared_cache(10).text(ONE, lambda: b"1") == b"1"
+    assert datasets.shared_cache(BLOCK_BYTES).text(ONE, lambda: b"1") == b"1"
     assert kept(folder) == {"1"}
     datasets.FOLDER.remove()
     assert list(place.iterdir()) == []
-    assert datasets.shared_cache(10).text(ONE, lambda: b"2") == b"2", "without a folder nothing is kept"
+    assert datasets.shared_cache(BLOCK_BYTES).text(ONE, lambda: b"2") == b"2", "without a folder nothing is kept"
 
 
 def test_a_worker_removes_what_the_dead_left(place: Path) -> None:

@@ -247,6 +247,14 @@ def test_data_and_data_set_exclude_each_other() -> None:
     assert refusal(data=[1], dataset=DIGEST) == "data: give either data or a dataset"
 
 
+@pytest.mark.parametrize("dataset", [DIGEST, "f" * 64])
+def test_a_reference_and_a_data_set_exclude_each_other(dataset: str) -> None:
+    """Neither takes the other's place in silence; None is none."""
+    reason = "data: give either a reference as data or a dataset"
+    assert refusal(data=DatasetRef(DIGEST, 7), dataset=dataset) == reason
+    assert parse(data=DatasetRef(DIGEST, 7), dataset=None).dataset == DIGEST
+
+
 def test_the_text_of_a_data_set_takes_its_place() -> None:
     """In a request of its own, with the parameters in it."""
     request = parse(dataset=DIGEST, params={"fast": 5})
@@ -284,6 +292,16 @@ def test_parameters_count_as_data() -> None:
     assert refusal(data=data, params={}).startswith("data: 16,777,2")
     with pytest.raises(InvalidRequest, match=r"^data: 16,777,217 bytes as JSON, the limit is 16,777,216$"):
         parse(dataset=DIGEST, params={}).with_dataset(parse(data=data).data_json)
+
+
+@pytest.mark.parametrize("fields", [{"dataset": DIGEST}, {"data": {}}])
+def test_parameters_have_the_limit_of_data(fields: dict[str, Any]) -> None:
+    """With a data set, too, whose text only the worker has."""
+    params = {"a": "x" * (MAX_DATA_BYTES - 8)}
+    assert refusal(**fields, params={"a": f"{params['a']}x"}) == (
+        "params: 16,777,217 bytes as JSON, the limit is 16,777,216"
+    )
+    assert parse(dataset=DIGEST, params=params).params == params
 
 
 @pytest.mark.parametrize("timeout", [None, 0.001, 1, 60, 60.0])

@@ -11,7 +11,7 @@ import pytest
 from celery import states
 
 from tasks import DatasetRef, ExecutionRequest, ExecutionResult, ExecutionStatus, Settings, StrategyClient, Submission
-from tasks.errors import ExecutionLost, InvalidRequest, QueueFull, ResultTimeout
+from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, QueueFull, ResultTimeout
 from tasks.sweep import Flight
 
 if TYPE_CHECKING:
@@ -33,14 +33,17 @@ class FakeWatch:
         """Note it."""
         self.watched.append(task_id)
 
-    def next(self, timeout_seconds: float | None) -> tuple[str, dict[str, Any]] | None:
+    def next(self, timeout_seconds: float | None) -> tuple[str, dict[str, Any] | None] | None:
         """Give the latest; with a timeout of 0 nothing, unless it is eager."""
         if (timeout_seconds == 0 and not self.client.eager) or not self.watched or self.client.silent:
             return None
         task_id = self.watched.pop()
-        if task_id in self.client.failing:
+        number = self.client.numbers[task_id]
+        if number in self.client.missing:
+            return task_id, None
+        if number in self.client.failing:
             return task_id, {"status": states.FAILURE, "result": RuntimeError("no engine")}
-        result = ExecutionResult(status=ExecutionStatus.SUCCEEDED, output=task_id)
+        result = ExecutionResult(status=ExecutionStatus.SUCCEEDED, output=number)
         return task_id, {"status": states.SUCCESS, "result": result.model_dump(mode="json")}
 
 
@@ -62,19 +65,26 @@ class FakeClient(StrategyClient):
     def __init__(self) -> None:
         super().__init__(Settings())
         self.requests: list[ExecutionRequest] = []
+        self.numbers: dict[str, str] = {}  # by id
         self.cancelled: list[str] = []
         self.failing: set[str] = set()
+        self.missing: set[str] = set()
+        self.unanswered: dict[str, BaseException] = {}
         self.room = deque[bool]()
         self.eager = self.silent = False
 
-    def submit_request(self, request: ExecutionRequest, *, priority: int = 0, key: str | None = None) -> Submission:
-        """Number it, unless there is to be no room."""
-        del priority, key
+    def submit_as(
+        self, submission: Submission, request: ExecutionRequest, *, priority: int = 0, keyed: bool = False
+    ) -> None:
+        """Number it, unless there is to be no room; what is said of it may be lost."""
+        del priority, keyed
         if self.room and not self.room.popleft():
             msg = "submit again in 0.01 s"
             raise QueueFull(msg, 0.01)
+        self.numbers[submission.id] = number = str(len(self.requests))
         self.requests.append(request)
-        return Submission(str(len(self.requests) - 1), self)
+        if number in self.unanswered:
+            raise self.unanswered[number]
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Any]:
@@ -88,7 +98,7 @@ class FakeClient(StrategyClient):
 
     def cancel(self, submission_id: str) -> bool:
         """Note it."""
-        self.cancelled.append(submission_id)
+        self.cancelled.append(self.numbers[submission_id])
         return True
 
 
@@ -169,6 +179,35 @@ def test_one_that_is_lost_does_not_end_the_sweep(fake: FakeClient) -> None:
         _ = points[1].result
     with pytest.raises(ExecutionLost):
         _, _ = points[1]
+
+
+def test_one_whose_record_is_gone_does_not_end_the_sweep(fake: FakeClient) -> None:
+    """A failover has lost it: its point says so, and nothing else is cancelled."""
+    fake.missing = {"1"}
+    points = {point.params["n"]: point for point in fake.sweep("x = 1", REF, numbers(3))}
+    assert [points[n].result.output for n in (0, 2)] == ["0", "2"]
+    assert fake.cancelled == []
+    with pytest.raises(ExecutionLost, match=r"^submission \S+ is not in Redis any more"):
+        _ = points[1].result
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokerUnavailable("no answer")])
+def test_one_whose_answer_is_lost_is_cancelled(fake: FakeClient, error: BaseException) -> None:
+    """It may have been accepted; so it goes with the others."""
+    fake.unanswered = {"1": error}
+    with pytest.raises(type(error)):
+        list(fake.sweep("x = 1", REF, numbers(3)))
+    assert fake.cancelled == ["0", "1"]
+
+
+async def test_what_a_thread_gets_no_answer_for_after_the_end_is_cancelled(fake: FakeClient) -> None:
+    """Its sweep was cancelled while it was on its way."""
+    fake.unanswered = {"0": BrokerUnavailable("no answer")}
+    flight = Flight(fake, 3, 0)
+    flight.abandon()
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.to_thread(flight.launch, ExecutionRequest(code="x = 1"))
+    assert fake.cancelled == ["0"]
 
 
 def test_patience_ends(fake: FakeClient) -> None:
