@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VISIBILITY_TIMEOUT_SECONDS = 180
 SETTLE_SECONDS = 20.0
 GONE_SECONDS = 15.0
+#: After these a message may be held by nobody, until its visibility timeout is over.
+HOLDING_FAULTS = {"kill -9 of a main process", "normal connections cut", "Redis away", "Redis killed with -9"}
 
 
 class Run:
@@ -116,9 +118,10 @@ class Run:
         audit.patiently(lambda: audit.leaked_keys(server.client), self._patience())
 
     def _patience(self) -> float:
-        # What a killed main process held stays in Redis until its visibility timeout is over.
-        kills = [moment for moment, what in self.report.diary if what == "kill -9 of a main process"]
-        over = kills[-1] + VISIBILITY_TIMEOUT_SECONDS - (time.monotonic() - self._started) if kills else 0.0
+        # What a killed main process held, or one that could not give it back to a Redis that was away, stays there
+        # until its visibility timeout is over.
+        holding = [moment for moment, what in self.report.diary if what in HOLDING_FAULTS]
+        over = holding[-1] + VISIBILITY_TIMEOUT_SECONDS - (time.monotonic() - self._started) if holding else 0.0
         return max(0.0, over) + SETTLE_SECONDS
 
     def _late(self) -> bool:
