@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tasks import ExecutionResult, ExecutionStatus, Settings, StrategyClient, Submission, SubmissionState
 from tasks.errors import OutputNotJSON, StratboxError
+from tasks.excerpt import printable
 from worker import display
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -79,7 +80,7 @@ def table() -> Table:
         status = result.status if result else case.submission.status() if case.submission else ""
         seconds = f"{result.metrics.wall_seconds:.2f} s" if result and result.metrics.wall_seconds else ""
         verdict = "" if result is None else "[green]ok[/]" if case.as_expected() else "[bold red]WRONG[/]"
-        headline = escape(display.printable(case.headline()).replace("\n", " "))
+        headline = escape(printable(case.headline()).replace("\n", " "))
         style = display.STYLES.get(status, "dim")
         grid.add_row(Path(case.file).stem, f"[{style}]{status}[/]", seconds, headline, verdict)
     return grid

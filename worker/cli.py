@@ -27,6 +27,7 @@ from tasks.errors import (
     UnknownDataset,
     UnknownSubmission,
 )
+from tasks.excerpt import printable
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from tasks.settings import Settings
 from tasks.submission import Submission, SubmissionState
@@ -246,7 +247,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    display.err.print(f"stratbox: {display.printable(message)}", markup=False)
+    display.err.print(f"stratbox: {printable(message)}", markup=False)
     sys.exit(code)
 
 

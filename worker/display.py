@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from tasks.excerpt import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +25,6 @@ __all__ = [
     "err",
     "moment",
     "out",
-    "printable",
     "show_dead",
     "show_details",
     "show_line",
@@ -48,17 +48,8 @@ STYLES: dict[ExecutionStatus | str, str] = {
     "crashed": "red",
     "cancelled": "blue",
 }
-_KEPT = "\n\t"
 #: Where no terminal sets a width: no line of a table is folded or cut.
 _UNBOUNDED = 1_000_000
-
-
-def printable(text: str) -> str:
-    """Return `text` with control and format characters, all but newline and tab, written as escapes."""
-    return "".join(
-        char if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs") else ascii(char)[1:-1]
-        for char in text
-    )
 
 
 def moment(seconds: float) -> str:

@@ -13,6 +13,7 @@ from kombu.transport.virtual.base import Base64
 from tasks.client import StrategyClient
 from tasks.connection import redis_errors
 from tasks.errors import InvalidRequest, UnknownDataset, UnknownSubmission
+from tasks.excerpt import printable
 from tasks.ledger import Ledger
 from tasks.models import ExecutionRequest
 from worker import display
@@ -74,7 +75,7 @@ def show(dead_id: DeadId, *, as_json: AsJson = False) -> None:
     known = {"id": one.id, "user": one.tenant, "dead since": display.moment(one.since), "reason": one.reason}
     display.show_details(known | {"request": describes})
     if request:
-        display.write(display.printable(request.code.removesuffix("\n")))
+        display.write(printable(request.code.removesuffix("\n")))
 
 
 @dead.command()
@@ -101,7 +102,7 @@ def reconcile() -> None:
         brought_back += _ask(client.ledger.reconcile)
         count, oldest = _ask(client.ledger.waiting)
     for submission_id in brought_back:
-        display.write(display.printable(submission_id))
+        display.write(printable(submission_id))
     since = f", the oldest since {display.moment(oldest)}" if oldest else ""
     display.err.print(f"{len(brought_back)} brought back; {count:,} waiting{since}")
 
@@ -120,7 +121,7 @@ def _for_each(dead_ids: list[str] | None, act: Callable[[Ledger, str], bool], do
                 without_data.append(dead_id)
                 continue
             if known:
-                display.write(f"{done} {display.printable(dead_id)}")
+                display.write(f"{done} {printable(dead_id)}")
             else:
                 unknown.append(dead_id)
     if not chosen:

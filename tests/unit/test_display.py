@@ -4,56 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
+from tasks.excerpt import printable
 from tasks.ledger import DeadSubmission
 from tasks.models import ErrorDetail, ExecutionMetrics, ExecutionResult, ExecutionStatus, Violation
 from worker import display
 
 S = ExecutionStatus
 ANSI = re.compile(r"\x1b\[[\d;]*m")
-
-
-@given(st.text())
-def test_printable_leaves_no_control_characters(text: str) -> None:
-    """Nor format characters or surrogates: newline and tab alone remain, and the rest is untouched."""
-    shown = display.printable(text)
-    assert [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t"] == []
-    shown.encode()
-    harmless = [c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")]
-    if len(harmless) == len(text):
-        assert shown == text
-
-
-@pytest.mark.parametrize("code", range(256))
-def test_printable_judges_every_byte_sized_character(code: int) -> None:
-    """C0, DEL and C1 become escapes; all else is itself."""
-    kept = chr(code) in "\n\t" or not (code < 32 or 127 <= code < 160 or code == 0xAD)
-    assert display.printable(chr(code)) == (chr(code) if kept else ascii(chr(code))[1:-1])
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[2J", "\\x1b[2J"),
-        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("50 %\rdone", "50 %\\rdone"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("a\u200bb", "a\\u200bb"),
-        ("\ud800", "\\ud800"),
-        ("\U000e0041", "\\U000e0041"),
-        ("\x9b31m", "\\x9b31m"),
-        ("naïve 日本 😀\n\tx", "naïve 日本 😀\n\tx"),
-    ],
-)
-def test_printable(text: str, shown: str) -> None:
-    """Clearing the screen, setting the title, turning the reading direction: none works."""
-    assert display.printable(text) == shown
 
 
 def test_every_status_has_a_style() -> None:
@@ -161,7 +122,7 @@ def test_dead_on_a_terminal_keep_their_ids_whole(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("text", ["[bold]x[/]", "[/]", "a\x1b[2J", "a\nb", "\u202ex"])
 def test_hostile_dead_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Neither the names of users nor reasons: shown on one line, as escapes where they would be obeyed."""
-    written = display.printable(text).replace("\n", " ")
+    written = printable(text).replace("\n", " ")
     display.show_dead([dead(text, tenant=text)])
     row = capsys.readouterr().out.splitlines()[2]
     assert row.count(written) == 2

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tasks.client import StrategyClient
 from tasks.document import DatasetRef
 from tasks.errors import InvalidRequest
+from tasks.excerpt import printable
 from tasks.models import ExecutionStatus
 from worker import display, files
 from worker.sweep import grid, heatmap
@@ -204,7 +205,7 @@ def _show(outcomes: Sequence[Outcome], file: Path, by: str, top: int) -> None:
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     best = f"; best {by} {_score(ranked[0])}" if ranked else _hint(outcomes, by)
     points = "1 point" if len(outcomes) == 1 else f"{len(outcomes):,} points"
-    display.err.print(display.printable(f"{points}: {told}{best}"), markup=False)
+    display.err.print(printable(f"{points}: {told}{best}"), markup=False)
 
 
 def _hint(outcomes: Sequence[Outcome], by: str) -> str:

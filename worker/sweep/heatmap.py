@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tasks.errors import InvalidRequest
-from worker.display import printable
+from tasks.excerpt import printable
 from worker.sweep.ranking import best_first
 
 if TYPE_CHECKING:

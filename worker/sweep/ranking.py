@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tasks.errors import ExecutionLost, OutputNotJSON
-from worker.display import printable
+from tasks.excerpt import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
