@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, FilePath, RedisDsn, SecretStr, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tasks.models import ExecutionLimits
 from tasks.policy import DEFAULT_POLICY, Policy
 
-__all__ = ["Settings"]
+__all__ = ["LimitSettings", "Settings"]
 
 _REDIS_URL: TypeAdapter[RedisDsn] = TypeAdapter(RedisDsn)
 _SENTINEL = "sentinel://"
@@ -152,6 +153,19 @@ class Settings(BaseSettings):
         except OSError as exc:  # ssl.SSLError is one
             msg = f"{name}: not a PEM file that can be used ({exc.strerror or exc})"
             raise ValueError(msg) from None
+
+
+class LimitSettings(BaseSettings):
+    """The limits in force, as far as the variables here say what those of the workers do.
+
+    For who tells a model what holds: what counts is what its worker enforces.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STRATBOX_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
+    )
+
+    limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
 
 
 def _check_address(url: str) -> None:

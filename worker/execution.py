@@ -25,6 +25,7 @@ from tasks.datasets import Datasets
 from tasks.errors import InvalidRequest, UnknownDataset
 from tasks.message import SUBMITTED_AT
 from tasks.models import ExecutionRequest
+from tasks.refusal import rejection
 from tasks.submission import cancellation as cancelled_result
 from tasks.summary import describe, is_summary
 from worker import events
@@ -32,7 +33,6 @@ from worker.datasets import shared_cache
 from worker.errors import SandboxError, SandboxLost, WorkerDied
 from worker.executor import Cancellation, CodeExecutor
 from worker.settings import WorkerSettings
-from worker.verdict import rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,13 +136,12 @@ class ExecutionTask(Task):
 
     name = STRATEGY_EXECUTION
     Request = ExecutionMessage
-    Strategy = "worker.consumer:deliver"
     #: Logged as one line: the error says what to do, where it was raised says nothing.
     throws = (SandboxError,)
     #: Of a result, logs and events show the status, which comes first, and nothing a strategy printed.
     resultrepr_maxsize = len("{'status': 'out_of_memory'")
 
-    def run(self, *args: Any, **fields: Any) -> dict[str, Any]:
+    def run(self, /, *args: Any, **fields: Any) -> dict[str, Any]:
         """Run one strategy.
 
         Args:

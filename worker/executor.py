@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tasks.models import ExecutionMetrics, ExecutionRequest, ExecutionResult
 from tasks.policy import DEFAULT_POLICY, Policy
+from tasks.refusal import policy_refusal, rejection
 from tasks.settings import Settings
 from tasks.validator import ASTValidator
 from worker import events
@@ -19,7 +20,7 @@ from worker.errors import SandboxError
 from worker.sandbox.container import Sandbox
 from worker.sandbox.pool import SandboxPool
 from worker.settings import WorkerSettings
-from worker.verdict import classify, policy_refusal, rejection
+from worker.verdict import classify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

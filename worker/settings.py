@@ -5,28 +5,22 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003  # pydantic needs it at run time
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.models import ExecutionLimits
+from tasks.settings import LimitSettings
 from worker.metrics import MetricsSettings
 from worker.sandbox.config import SandboxConfig
 
 __all__ = ["WorkerSettings"]
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(LimitSettings):
     """What an operator may set on a worker host.
 
     A field of a group is its own variable: `STRATBOX_SANDBOX_RUNTIME`, `STRATBOX_LIMITS_MEMORY_BYTES`. The limits are
     ceilings: a request may ask for less, never for more.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="STRATBOX_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
-    )
-
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="How sandboxes are made.")
-    limits: ExecutionLimits = Field(default=ExecutionLimits(), description="What one execution may consume.")
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="What Prometheus can ask.")
     dataset_cache_bytes: int = Field(
         default=2**28,

@@ -1,4 +1,4 @@
-"""What became of a request: the result of a refusal, and of what came out of a sandbox. Pure functions."""
+"""What became of a strategy that ran: the result of what came out of a sandbox. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,28 +9,13 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from tasks.models import ErrorDetail, ExecutionResult, ExecutionStatus
+from tasks.refusal import policy_violation
 from worker.sandbox.ending import Ending, How
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tasks.validator import Violation
     from worker.sandbox.config import SandboxConfig
 
-__all__ = ["classify", "policy_refusal", "rejection"]
-
-
-def rejection(message: str) -> ExecutionResult:
-    """Return the result for a request that breaks the contract."""
-    detail = ErrorDetail(type="InvalidRequest", message=message)
-    return ExecutionResult(status=ExecutionStatus.REJECTED, error=detail)
-
-
-def policy_refusal(violations: Sequence[Violation]) -> ExecutionResult:
-    """Return the result for a source that the code policy refuses."""
-    return ExecutionResult(
-        status=ExecutionStatus.REJECTED, error=_policy_violation(violations), violations=tuple(violations)
-    )
+__all__ = ["classify"]
 
 
 def classify(ending: Ending, timeout_seconds: float, config: SandboxConfig) -> ExecutionResult:
@@ -67,18 +52,12 @@ def _verdict(  # noqa: PLR0911  # one return for each way to end
         message = f"the sandbox {what} (exit code {ending.exit_code})"
         return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=message)
     if ending.violations:
-        return ExecutionStatus.REJECTED, _policy_violation(ending.violations)
+        return ExecutionStatus.REJECTED, policy_violation(ending.violations)
     if report.signal is not None:
         return ExecutionStatus.CRASHED, ErrorDetail(type="Crashed", message=f"killed by {_signal_name(report.signal)}")
     if report.exit_code == 0:
         return ExecutionStatus.SUCCEEDED, None
     return ExecutionStatus.FAILED, _explained(report.explanation, report.exit_code)
-
-
-def _policy_violation(violations: Sequence[Violation]) -> ErrorDetail:
-    first = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-    return ErrorDetail(type="PolicyViolation", message=f"{first.rule} {first.message}{more}", line=first.line)
 
 
 def _explained(explanation: str, exit_code: int | None) -> ErrorDetail:

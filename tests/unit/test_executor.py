@@ -18,6 +18,7 @@ import worker
 from tasks.errors import InvalidRequest
 from tasks.models import ErrorDetail, ExecutionLimits, ExecutionRequest, ExecutionResult, ExecutionStatus, Violation
 from tasks.policy import DEFAULT_POLICY
+from tasks.refusal import rejection
 from tasks.validator import ASTValidator
 from tests.unit.reports import CLEAN, reported
 from worker.errors import SandboxLost, SandboxStartError
@@ -25,7 +26,7 @@ from worker.executor import CODES_REMEMBERED, Cancellation, CodeExecutor, extra_
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import Ending, How, Report, Sandbox
 from worker.sandbox.pool import SandboxPool
-from worker.verdict import classify, rejection
+from worker.verdict import classify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
