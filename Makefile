@@ -11,6 +11,9 @@ setup:  ## virtual environment, container engine, Redis, images; does only what 
 demo: setup  ## eight strategies through the queue, four good and four not
 	@$(PYTHON) ops/demo.py
 
+agent-demo: setup  ## from a sentence to a tested strategy, with a scripted model in place of DeepSeek
+	@$(PYTHON) ops/agent_demo.py
+
 test:  ## all tests, in real containers, with a real Redis and a real browser
 	@ops/setup test
 	@$(if $(ARGS),$(PYTHON) -m pytest $(ARGS),ops/test)
@@ -97,4 +100,4 @@ requirements:  ## lock the requirements again, newest allowed versions
 clean:  ## remove caches and the virtual environment; images and the engine stay
 	@rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test check security-table controls fuzz bench bench-report exports chaos protections soak gvisor up scale logs down redis worker requirements clean
+.PHONY: help setup demo agent-demo test check security-table controls fuzz bench bench-report exports chaos protections soak gvisor up scale logs down redis worker requirements clean

@@ -56,7 +56,7 @@ DENIED = frozenset(
 GONE = {"numpy": {"in1d", "trapz"}}
 
 READ_NAMES = """
-import importlib, json, types, warnings
+import importlib, json, sys, types, warnings
 warnings.simplefilter('ignore')
 
 def find(path):
@@ -78,14 +78,17 @@ def names(module):
 
 paths = json.load(open('/workspace/data.json'))
 versions = {name: importlib.import_module(name).__version__ for name in ('numpy', 'pandas')}
+versions['python'] = '%d.%d' % sys.version_info[:2]
 print(json.dumps([versions, {path: list(names(find(path))) for path in paths}]))
 """
 
 TEMPLATE = '''\
 """What strategies may use of numpy {numpy} and pandas {pandas}. Written by `make exports`: edit its script instead."""
 
-__all__ = ["LIBRARY_EXPORTS"]
+__all__ = ["LIBRARIES", "LIBRARY_EXPORTS"]
 
+#: What runs strategies.
+LIBRARIES = "Python {python}, numpy {numpy}, pandas {pandas}"
 #: In the form of the lists in `tasks.policy`.
 LIBRARY_EXPORTS = """\\
 {lists}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from tasks.deepseek import DeepSeekSettings
 from tasks.settings import Settings
 from worker.settings import WorkerSettings
 
@@ -19,7 +20,7 @@ def rows(model: type[BaseModel]) -> Iterator[tuple[str, object, str]]:
     """Yield variable, default and description of every setting; a group's settings carry its name."""
     for name, field in model.model_fields.items():
         if not isinstance(field.default, BaseModel):
-            yield f"{PREFIX}{name}".upper(), field.default, field.description or ""
+            yield field.alias or f"{PREFIX}{name}".upper(), field.default, field.description or ""
             continue
         for member, its_field in type(field.default).model_fields.items():
             if its_field.description:
@@ -29,7 +30,7 @@ def rows(model: type[BaseModel]) -> Iterator[tuple[str, object, str]]:
 def table() -> str:
     """Return the table as Markdown."""
     lines = ["| variable | default | what it sets |", "|---|---|---|"]
-    for model in (Settings, WorkerSettings):
+    for model in (Settings, WorkerSettings, DeepSeekSettings):
         for variable, default, description in rows(model):
             shown = "" if default is None or not str(default) else f"`{default}`"
             lines.append(f"| `{variable}` | {shown} | {description} |")

@@ -19,7 +19,7 @@ from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, Unknow
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
-from tasks.submission import Submission, cancellation
+from tasks.submission import Submission, cancellation, in_any_case
 from tasks.sweep import Flight, sweep, sweep_async
 from tasks.tracing import submission_headers
 
@@ -269,7 +269,7 @@ class StrategyClient:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
         finally:
-            await asyncio.to_thread(self.abandon, waiting)
+            await in_any_case(self.abandon, waiting)
 
     async def sweep_async(
         self,

@@ -11,7 +11,18 @@ StratboxError
 ├── UnknownDataset        no such data set: mistyped, or it has expired; put it again
 ├── ResultTimeout         not finished in the time the caller was willing to wait; it still may
 ├── ExecutionLost         the workers gave up on it (infrastructure), after their retries
+├── UnreadableResult      a newer worker's result: update this side
 ├── OutputNotJSON         the strategy's output is not the JSON the caller asked for
+├── ModelError            the model that writes strategies gave no reply that is of use
+│   ├── KeyRefused        401, 403: there is no key, or it is wrong
+│   ├── OutOfCredit       402: the account has to be paid for
+│   ├── RateLimited       429: too much was asked for; `retry_after` says when to come again
+│   ├── ModelUnavailable  5xx, or no connection: ask again later
+│   ├── ModelTimeout      no whole reply in time
+│   ├── PromptRefused     400, 404, 422: the request, or the model's name, is wrong; asking again is no use
+│   ├── ContentFiltered   the endpoint's own filter held the reply back
+│   ├── MalformedReply    what came is no reply of the chat-completions protocol
+│   └── NoCode            a reply, but without a program in it, or with half of one
 └── SandboxError …        worker side
 """
 
@@ -20,16 +31,27 @@ from __future__ import annotations
 __all__ = [
     "Backpressure",
     "BrokerUnavailable",
+    "ContentFiltered",
     "DatasetsFull",
     "ExecutionLost",
     "InvalidRequest",
+    "KeyRefused",
+    "MalformedReply",
+    "ModelError",
+    "ModelTimeout",
+    "ModelUnavailable",
+    "NoCode",
+    "OutOfCredit",
     "OutputNotJSON",
+    "PromptRefused",
     "QueueFull",
+    "RateLimited",
     "ResultTimeout",
     "StratboxError",
     "TenantLimit",
     "UnknownDataset",
     "UnknownSubmission",
+    "UnreadableResult",
 ]
 
 
@@ -86,5 +108,54 @@ class ExecutionLost(StratboxError):
     """The infrastructure failed and the retries are used up."""
 
 
+class UnreadableResult(StratboxError):
+    """The result is of a kind that this version does not know."""
+
+
 class OutputNotJSON(StratboxError, ValueError):
     """The strategy's output does not hold the JSON asked for."""
+
+
+class ModelError(StratboxError):
+    """The model that writes strategies gave no reply that is of use."""
+
+
+class KeyRefused(ModelError):
+    """There is no API key, or the endpoint does not accept it."""
+
+
+class OutOfCredit(ModelError):
+    """The account behind the API key has no money left."""
+
+
+class RateLimited(ModelError):
+    """The endpoint has been asked too much."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        #: Seconds, as the endpoint has said; None when it did not.
+        self.retry_after = retry_after
+
+
+class ModelUnavailable(ModelError):
+    """The endpoint cannot be reached, or fails by itself."""
+
+
+class ModelTimeout(ModelError, TimeoutError):
+    """No whole reply came in time."""
+
+
+class PromptRefused(ModelError):
+    """The endpoint refuses the request as it is."""
+
+
+class ContentFiltered(ModelError):
+    """The endpoint's own filter held the reply back."""
+
+
+class MalformedReply(ModelError):
+    """What came is no reply of the chat-completions protocol."""
+
+
+class NoCode(ModelError):
+    """The reply holds no whole program."""

@@ -1,7 +1,9 @@
 """What strategies may use of numpy 2.5.5 and pandas 3.1.1. Written by `make exports`: edit its script instead."""
 
-__all__ = ["LIBRARY_EXPORTS"]
+__all__ = ["LIBRARIES", "LIBRARY_EXPORTS"]
 
+#: What runs strategies.
+LIBRARIES = "Python 3.13, numpy 2.5.5, pandas 3.1.1"
 #: In the form of the lists in `tasks.policy`.
 LIBRARY_EXPORTS = """\
 numpy: False_ ScalarType True_ abs absolute acos acosh add all allclose amax amin angle any append apply_along_axis

@@ -109,20 +109,30 @@ class ExecutionRequest(_Contract):
         pydantic.ValidationError: a field is missing, unknown, of the wrong kind or over its ceiling.
     """
 
-    #: Python source, at most 256 KiB of UTF-8.
-    code: str = Field(min_length=1)
-    #: Any JSON value; the strategy finds it in `/workspace/data.json`. At most 16 MiB as JSON text.
-    data: JsonValue = Field(default_factory=dict)
-    #: In place of `data`: the hash of a data set that was put before (`DatasetRef.digest`).
-    dataset: str | None = None
-    #: The data file, which must be an object then, has them under its top-level key `params`.
-    params: dict[str, JsonValue] | None = None
-    #: Wall clock of the strategy, seconds; None takes the worker's ceiling.
-    timeout: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = None
-    #: Whose strategy this is (the tenant).
-    user_id: str = Field(default="", max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")
-    #: Seeds `random` and numpy's global generator; None draws a fresh seed per execution.
-    seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
+    code: str = Field(min_length=1, description="Python source, at most 256 KiB of UTF-8.")
+    data: JsonValue = Field(
+        default_factory=dict,
+        description="Any JSON value; the strategy finds it in `/workspace/data.json`. At most 16 MiB as JSON text.",
+    )
+    dataset: str | None = Field(
+        default=None,
+        description="In place of `data`: the hash of a data set that was put before (`DatasetRef.digest`), 64 "
+        "hexadecimal digits.",
+    )
+    params: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="The data, which must be an object then, have them under their top-level key `params`.",
+    )
+    timeout: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = Field(
+        default=None, description="Wall clock of the strategy, seconds; without it, the worker's ceiling."
+    )
+    user_id: str = Field(
+        default="", max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$", description="Whose strategy this is (the tenant)."
+    )
+    seed: Annotated[int | None, Field(ge=0, lt=2**32)] = Field(
+        default=None,
+        description="Seeds `random` and numpy's global generator; without it, each execution has a fresh seed.",
+    )
 
     _data_json: bytes = PrivateAttr(default=b"")
     _params_json: bytes | None = PrivateAttr(default=None)

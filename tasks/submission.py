@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from pydantic import ValidationError
 
-from tasks.errors import ExecutionLost, ResultTimeout
+from tasks.errors import ExecutionLost, ResultTimeout, StratboxError, UnreadableResult
 from tasks.ledger import QUEUED
-from tasks.models import ErrorDetail, ExecutionResult, ExecutionStatus
+from tasks.models import ErrorDetail, ExecutionResult, ExecutionStatus, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from tasks.client import StrategyClient
+    from tasks.models import ExecutionRequest
 
-__all__ = ["Submission", "SubmissionState", "cancellation", "result_of"]
+__all__ = ["Submission", "SubmissionState", "cancellation", "in_any_case", "result_of", "submitted"]
 
 
 class SubmissionState(StrEnum):
@@ -67,6 +72,7 @@ class Submission:
         Raises:
             ResultTimeout: it had not ended by then.
             ExecutionLost: the infrastructure failed for good.
+            UnreadableResult: a newer worker's, of a kind that this version does not know.
             UnknownSubmission: no such id.
             BrokerUnavailable: Redis does not answer.
         """
@@ -98,6 +104,37 @@ class Submission:
         return self._client.cancel(self.id)
 
 
+@contextlib.asynccontextmanager
+async def submitted(client: StrategyClient, request: ExecutionRequest) -> AsyncIterator[Submission]:
+    """Submit a request without blocking the event loop; who leaves before its end, for whatever reason, cancels it.
+
+    Raises:
+        StratboxError: as `StrategyClient.submit`. Only where Redis is away it may run on.
+    """
+    submission = client.new_submission(request.user_id)
+    left = threading.Event()
+
+    def submit() -> None:
+        client.submit_as(submission, request)
+        if left.is_set():  # while it was on its way
+            client.abandon([submission])
+
+    try:
+        await asyncio.to_thread(submit)
+        yield submission
+    except BaseException as exc:
+        left.set()
+        # Of what Redis or the workers say there is nothing to cancel, but for one that has not ended yet.
+        if isinstance(exc, ResultTimeout) or not isinstance(exc, StratboxError):
+            await in_any_case(client.abandon, [submission])
+        raise
+
+
+async def in_any_case(function: Callable[..., object], *arguments: object) -> None:
+    """Run a function in a thread, though this task may be cancelled once more before the thread has begun."""
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
+
+
 def cancellation() -> ExecutionResult:
     """Return the result of what was cancelled before it ran."""
     detail = ErrorDetail(type="Cancelled", message="cancelled before it ran")
@@ -109,9 +146,16 @@ def result_of(submission_id: str, meta: dict[str, Any]) -> ExecutionResult:
 
     Raises:
         ExecutionLost: the workers gave it up.
+        UnreadableResult: a newer worker's, of a kind that this version does not know.
     """
     if meta["status"] == states.SUCCESS:
-        return ExecutionResult.model_validate(meta["result"])
+        try:
+            # Requests are taken strictly, results are not: workers may be newer, and know more of what happened.
+            return ExecutionResult.model_validate(meta["result"], extra="ignore")
+        except ValidationError as exc:
+            advice = "update stratbox here, or read it as JSON"
+            msg = f"the result of submission {submission_id} is not of this version ({one_line(exc)}): {advice}"
+            raise UnreadableResult(msg) from None
     if meta["status"] == states.REVOKED:
         return cancellation()
     msg = f"submission {submission_id} was given up by the workers: {meta['result']}"

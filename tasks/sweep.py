@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.connection import redis_errors
 from tasks.errors import Backpressure, ExecutionLost, InvalidRequest, ResultTimeout
-from tasks.submission import Submission, result_of
+from tasks.submission import Submission, in_any_case, result_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
@@ -175,4 +175,4 @@ async def sweep_async(
             while flight.submissions:
                 yield flight.land(await next_within(patience))
         finally:
-            await asyncio.to_thread(flight.abandon)
+            await in_any_case(flight.abandon)

@@ -5,6 +5,7 @@ Exit codes: 0 succeeded; 1 ended otherwise; 2 refused by policy or usage; 3 the 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -21,22 +22,30 @@ from tasks.client import StrategyClient
 from tasks.errors import (
     Backpressure,
     BrokerUnavailable,
+    ContentFiltered,
     ExecutionLost,
     InvalidRequest,
+    KeyRefused,
+    ModelError,
+    PromptRefused,
+    RateLimited,
     StratboxError,
     UnknownDataset,
     UnknownSubmission,
 )
 from tasks.excerpt import printable
 from tasks.models import ExecutionRequest, ExecutionResult, ExecutionStatus
-from tasks.settings import Settings
+from tasks.settings import LimitSettings, Settings
 from tasks.submission import Submission, SubmissionState
 from tasks.validator import ASTValidator
 from worker import display, doctor, files, recovery
 from worker.errors import SandboxError
 from worker.executor import CodeExecutor
+from worker.generate import generate
+from worker.options import AsJson, Dataset, Seed, Timeout, User
+from worker.report.command import report
 from worker.settings import WorkerSettings
-from worker.sweep.command import Dataset, Seed, Timeout, User, sweep
+from worker.sweep.command import sweep
 
 SUCCEEDED, ENDED_OTHERWISE, REFUSED, INFRASTRUCTURE, NO_ROOM = range(5)
 POLL_SECONDS = 0.5
@@ -71,7 +80,6 @@ class LogLevel(StrEnum):
 File = Annotated[Path, typer.Argument(help="The strategy, a Python file.")]
 Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds as /workspace/data.json.")]
 Params = Annotated[str | None, typer.Option(help="JSON object: the data get it as their key `params`.", metavar="JSON")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SubmissionId = Annotated[str, typer.Argument(help="The id that `submit` printed.")]
 
 
@@ -196,6 +204,17 @@ def flower() -> NoReturn:
     os.execve(sys.executable, command, FLOWER_DEFAULTS | os.environ)
 
 
+@app.command()
+def mcp(user: User) -> None:
+    """Serve an agent's host by the Model Context Protocol, on stdin and stdout; needs stratbox[mcp]."""
+    if importlib.util.find_spec("mcp") is None:
+        msg = "mcp is not installed: pip install 'stratbox[mcp]'"
+        raise InvalidRequest(msg)
+    from tasks.mcp_server import serve  # noqa: PLC0415  # only who serves hosts needs it
+
+    serve(Settings(), user, LimitSettings().limits)
+
+
 @app.command(name="doctor")
 def examine() -> None:
     """Check engine, image, every limit (by a real run), Redis and workers."""
@@ -213,6 +232,8 @@ def put(file: Annotated[Path, typer.Argument(help="JSON file.")]) -> None:
     display.write(str(ref))
 
 
+app.command()(report)
+app.command()(generate)
 app.command()(sweep)
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(recovery.dead, name="dead")
@@ -226,16 +247,17 @@ def main() -> None:
     except TyperException as exc:
         _fail(f"{exc.format_message()} (see stratbox --help)", REFUSED)
     except ValidationError as exc:
-        where = "_".join(["stratbox", *map(str, exc.errors()[0]["loc"])]).upper()
+        where = "_".join(map(str, exc.errors()[0]["loc"])).upper()
+        where = where if where.startswith("STRATBOX_") else f"STRATBOX_{where}"
         reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
         # What concerns two settings names them itself.
         _fail(f"{where}: {reason}" if exc.errors()[0]["loc"] else reason, REFUSED)
-    except (InvalidRequest, UnknownSubmission, UnknownDataset) as exc:
+    except (InvalidRequest, UnknownSubmission, UnknownDataset, KeyRefused, PromptRefused, ContentFiltered) as exc:
         _fail(str(exc), REFUSED)
-    except (BrokerUnavailable, ExecutionLost, SandboxError) as exc:
-        _fail(str(exc), INFRASTRUCTURE)
-    except Backpressure as exc:
+    except (Backpressure, RateLimited) as exc:
         _fail(str(exc), NO_ROOM)
+    except (BrokerUnavailable, ExecutionLost, SandboxError, ModelError) as exc:
+        _fail(str(exc), INFRASTRUCTURE)
     except StratboxError as exc:
         _fail(str(exc), ENDED_OTHERWISE)
     except OSError as exc:

@@ -18,6 +18,7 @@ from tasks.errors import InvalidRequest
 from tasks.excerpt import printable
 from tasks.models import ExecutionStatus
 from worker import display, files
+from worker.options import Dataset, Seed, Timeout, User  # noqa: TC001  # typer needs them at run time
 from worker.sweep import grid, heatmap
 from worker.sweep.ranking import LOST, NOT_RUN, Outcome, best_first, label, outcome_of, table, to_csv, to_json
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tasks import SweepPoint
 
-__all__ = ["Dataset", "Seed", "Timeout", "User", "exit_code", "sweep"]
+__all__ = ["exit_code", "sweep"]
 
 SUCCEEDED, NOT_ALL, REFUSED, INFRASTRUCTURE = range(4)
 #: What the examples print.
@@ -42,7 +43,6 @@ Points = Annotated[
     typer.Option("--grid", help="NAME=START:STOP:STEP, STOP included, or NAME=VALUE,VALUE. Once for each parameter."),
 ]
 Data = Annotated[Path | None, typer.Option(help="JSON file, an object. It is put into Redis once.")]
-Dataset = Annotated[str | None, typer.Option(help="What `dataset put` printed, in place of --data.", metavar="REF")]
 Key = Annotated[
     str, typer.Option(help="Compare by this number of the printed object, or of its `metrics`; a.b goes down.")
 ]
@@ -50,9 +50,6 @@ Top = Annotated[int, typer.Option(min=1, help="Show so many, the highest first."
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write all points to this file, as a table.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all points to this file.")]
 Picture = Annotated[Path | None, typer.Option("--heatmap", help="Draw two parameters to this file, a PNG.")]
-User = Annotated[str, typer.Option(help="Whose it is, a name of your choice.")]
-Timeout = Annotated[float | None, typer.Option(help="Wall clock of each run, seconds, at most 60.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the global random generators, the same for each run.")]
 
 
 def sweep(

@@ -1,0 +1,105 @@
+"""What an endpoint, or the way to it, does wrong, as errors of ours; of the API key nothing gets into their texts."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import openai
+
+from tasks.errors import (
+    KeyRefused,
+    MalformedReply,
+    ModelError,
+    ModelTimeout,
+    ModelUnavailable,
+    OutOfCredit,
+    PromptRefused,
+    RateLimited,
+)
+from tasks.excerpt import excerpt
+
+if TYPE_CHECKING:
+    from tasks.deepseek.settings import DeepSeekSettings
+
+__all__ = ["malformed", "overdue", "translate"]
+
+#: Of what an endpoint says so many characters are repeated.
+MAX_REASON_CHARS = 200
+
+_KEY = (KeyRefused, "the endpoint refuses the API key", "check STRATBOX_DEEPSEEK_API_KEY")
+_FAILS = (ModelUnavailable, "the endpoint fails", "try again later")
+_REFUSES = (
+    PromptRefused,
+    "the endpoint refuses the request",
+    "check STRATBOX_DEEPSEEK_MODEL and _BASE_URL, and the length of the prompt",
+)
+#: By HTTP status: the error, what happened, what to do.
+_STATUSES: dict[int, tuple[type[ModelError], str, str]] = {
+    401: _KEY,
+    402: (OutOfCredit, "the account has no credit left", "top it up at the endpoint's provider"),
+    403: _KEY,
+    408: _FAILS,
+    409: _FAILS,
+}
+_TOO_MANY, _SERVER = 429, 500
+
+
+def translate(exc: openai.OpenAIError, settings: DeepSeekSettings) -> ModelError:
+    """Return what to raise in place of an error of the SDK's, whose text and chain may repeat the key."""
+    reason = _reason(exc, settings.api_key.get_secret_value())
+    if isinstance(exc, openai.APIStatusError):
+        return _of_status(exc, f"{exc.status_code}{reason}")
+    if isinstance(exc, openai.APITimeoutError):
+        return overdue(settings)
+    if isinstance(exc, openai.APIConnectionError):
+        advice = "check STRATBOX_DEEPSEEK_BASE_URL, or try again later"
+        return ModelUnavailable(f"{settings.base_url} cannot be reached, or hung up: {advice}")
+    if isinstance(exc, openai.APIResponseValidationError):
+        return malformed()
+    # In the middle of a stream there is no status.
+    return ModelUnavailable(f"the endpoint gave up within its reply ({type(exc).__name__}{reason}): try again later")
+
+
+def malformed(reason: str = "it is not JSON of the right shape") -> MalformedReply:
+    """Return the error for what is no reply of the protocol."""
+    advice = "check STRATBOX_DEEPSEEK_BASE_URL"
+    return MalformedReply(f"what came is no reply of the chat-completions protocol ({reason}): {advice}")
+
+
+def overdue(settings: DeepSeekSettings) -> ModelTimeout:
+    """Return the error for a reply that took too long."""
+    advice = "try again, or raise STRATBOX_DEEPSEEK_TIMEOUT_SECONDS"
+    return ModelTimeout(f"no whole reply within {settings.timeout_seconds:g} s: {advice}")
+
+
+def _of_status(exc: openai.APIStatusError, told: str) -> ModelError:
+    if exc.status_code == _TOO_MANY:
+        seconds = _retry_after(exc.response.headers)
+        when = "later" if seconds is None else f"in {math.ceil(seconds)} s"
+        return RateLimited(f"the endpoint has been asked too much ({told}): try again {when}", seconds)
+    kind, happened, advice = _STATUSES.get(exc.status_code, _FAILS if exc.status_code >= _SERVER else _REFUSES)
+    return kind(f"{happened} ({told}): {advice}")
+
+
+def _reason(exc: openai.OpenAIError, key: str) -> str:
+    """Return what the endpoint said, one short line after a colon, the key cut out should it repeat it."""
+    body = getattr(exc, "body", None)
+    told = body.get("message") if isinstance(body, dict) else None
+    if not isinstance(told, str) or not told.strip():
+        return ""
+    return f": {' '.join(excerpt(told.replace(key, '***'), MAX_REASON_CHARS).split())}"
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Return what the header says, in seconds; it may be a number or a date."""
+    told = headers.get("retry-after", "")
+    try:
+        seconds = float(told)
+    except ValueError:
+        if (date := email.utils.parsedate_tz(told)) is None:
+            return None
+        seconds = email.utils.mktime_tz(date) - time.time()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

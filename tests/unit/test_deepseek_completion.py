@@ -1,0 +1,372 @@
+"""One call to a model: over real HTTP, to a server that follows its script. Every failure is an error of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import logging
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_model import CHARS_PER_TOKEN, Reply, scripted_model
+
+from tasks.deepseek import DeepSeekAgent, DeepSeekSettings
+from tasks.deepseek.completion import MAX_REPLY_CHARS, Model
+from tasks.errors import (
+    ContentFiltered,
+    InvalidRequest,
+    KeyRefused,
+    MalformedReply,
+    ModelError,
+    ModelTimeout,
+    ModelUnavailable,
+    NoCode,
+    OutOfCredit,
+    PromptRefused,
+    RateLimited,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "sk-a-very-secret-key"
+CONVERSATION = [{"role": "system", "content": "Write."}, {"role": "user", "content": "RSI"}]
+GOOD = Reply("```python\nprint(1)\n```", reasoning="Let me think.")
+
+
+def settings(url: str, **values: Any) -> DeepSeekSettings:
+    """Return settings for a scripted model; one try for each call."""
+    defaults = {"api_key": KEY, "base_url": url, "retries": 0, "timeout_seconds": 10}
+    return DeepSeekSettings.model_validate(defaults | values)
+
+
+def error(message: object) -> bytes:
+    """Return the body of an error, as DeepSeek and OpenAI send it."""
+    return json.dumps({"error": {"message": message, "type": "some_error", "code": "some_code"}}).encode()
+
+
+@pytest.fixture(params=[True, False], ids=["streamed", "whole"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    """Both ways in which a reply comes."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def say(stream: bool) -> Callable[..., Any]:  # noqa: FBT001  # a fixture
+    """Call a model that says this; gives the reply, or raises."""
+
+    def call(*script: Reply, **values: Any) -> Any:
+        with scripted_model(*script) as model:
+            one = Model(settings(model.url, stream=stream, **values))
+            return asyncio.run(one.complete(CONVERSATION, max_tokens=500)), model
+
+    return call
+
+
+def test_a_reply(say: Callable[..., Any], *, stream: bool) -> None:
+    """Text without thoughts, whether it is whole, and the tokens that the endpoint counted."""
+    reply, model = say(GOOD)
+    assert (reply.text, reply.whole) == (GOOD.text, True)
+    counted = len(GOOD.reasoning + GOOD.text) // CHARS_PER_TOKEN
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (2, counted, False)
+    headers, asked = model.requests[0]
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert asked["messages"] == CONVERSATION
+    assert (asked["model"], asked["max_tokens"], asked.get("stream", False)) == ("deepseek-v4-flash", 500, stream)
+
+
+def test_tokens_that_nobody_counted_are_estimated(say: Callable[..., Any]) -> None:
+    """From the length of the texts, thoughts included: rather too many."""
+    reply, _ = say(Reply("x" * 30, reasoning="y" * 60, usage=False))
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (3, 30, True)
+
+
+def test_a_reply_that_ran_out_of_tokens_is_not_whole(say: Callable[..., Any]) -> None:
+    """The endpoint says so."""
+    reply, _ = say(Reply("```python\nprint(", finish_reason="length"))
+    assert not reply.whole
+
+
+def test_a_reply_without_end_is_cut(say: Callable[..., Any]) -> None:
+    """Thoughts count, too."""
+    reply, _ = say(Reply("x", reasoning="y" * (MAX_REPLY_CHARS + 1)))
+    assert not reply.whole
+
+
+def test_half_a_surrogate_is_replaced(say: Callable[..., Any]) -> None:
+    """JSON can escape what no encoding can hold."""
+    reply, _ = say(Reply("a\ud800b"))
+    assert reply.text == "a?b"
+
+
+def test_progress_is_told() -> None:
+    """How many characters have come, each time some do."""
+    counts: list[int] = []
+    with scripted_model(Reply("x" * 100)) as model:
+        asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500, observe=counts.append))
+    assert counts == sorted(counts)
+    assert {40, 80, 100} <= {*counts}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "advice"),
+    [
+        (400, PromptRefused, "STRATBOX_DEEPSEEK_MODEL"),
+        (401, KeyRefused, "STRATBOX_DEEPSEEK_API_KEY"),
+        (402, OutOfCredit, "top it up"),
+        (403, KeyRefused, "STRATBOX_DEEPSEEK_API_KEY"),
+        (404, PromptRefused, "STRATBOX_DEEPSEEK_MODEL and _BASE_URL"),
+        (408, ModelUnavailable, "later"),
+        (413, PromptRefused, "length of the prompt"),
+        (422, PromptRefused, "STRATBOX_DEEPSEEK_MODEL"),
+        (429, RateLimited, "later"),
+        (500, ModelUnavailable, "later"),
+        (502, ModelUnavailable, "later"),
+        (503, ModelUnavailable, "later"),
+        (529, ModelUnavailable, "later"),
+    ],
+)
+@pytest.mark.parametrize("body", [error("it's so"), b"<html>", error({"not": "text"})])
+def test_http_errors(say: Callable[..., Any], status: int, kind: type[ModelError], advice: str, body: bytes) -> None:
+    """Each status is an error of its kind that says what to do, whatever the body is."""
+    with pytest.raises(kind, match=f"{status}.*{advice}") as caught:
+        say(Reply(status=status, body=body))
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    if body == error("it's so"):
+        assert "it's so" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds", "told"),
+    [
+        ({"Retry-After": "30"}, 30.0, "in 30 s"),
+        ({"Retry-After": "2.5"}, 2.5, "in 3 s"),
+        ({"Retry-After": "-1"}, 0.0, "in 0 s"),
+        ({"Retry-After": "soon"}, None, "later"),
+        ({"Retry-After": "inf"}, None, "later"),
+        ({}, None, "later"),
+    ],
+)
+def test_retry_after(say: Callable[..., Any], header: dict[str, str], seconds: float | None, told: str) -> None:
+    """When to come again, where the endpoint says so."""
+    with pytest.raises(RateLimited, match=f"try again {told}") as caught:
+        say(Reply(status=429, headers=header, body=error("slow down")))
+    assert caught.value.retry_after == seconds
+
+
+def test_retry_after_as_a_date(say: Callable[..., Any]) -> None:
+    """As HTTP allows."""
+    when = email.utils.formatdate(time.time() + 60, usegmt=True)
+    with pytest.raises(RateLimited) as caught:
+        say(Reply(status=429, headers={"Retry-After": when}, body=b""))
+    assert caught.value.retry_after == pytest.approx(60, abs=5)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_may_pass_is_tried_again(say: Callable[..., Any], status: int) -> None:
+    """As often as the settings say, and not before the endpoint wants it."""
+    began = time.monotonic()
+    reply, model = say(Reply(status=status, headers={"Retry-After": "0.3"}, body=b""), GOOD, retries=1)
+    assert reply.text == GOOD.text
+    assert len(model.requests) == 2
+    assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 404, 422])
+def test_what_stays_wrong_is_not_tried_again(stream: bool, status: int) -> None:  # noqa: FBT001  # a fixture
+    """A wrong key is asked for once."""
+    with scripted_model(Reply(status=status, body=b"")) as model:
+        with pytest.raises(ModelError):
+            asyncio.run(Model(settings(model.url, stream=stream, retries=5)).complete(CONVERSATION, max_tokens=500))
+        assert len(model.requests) == 1
+
+
+def test_an_endpoint_that_keeps_the_line_busy_is_given_up(say: Callable[..., Any]) -> None:
+    """Blank lines, as DeepSeek sends them under load, do not reset the time."""
+    began = time.monotonic()
+    with pytest.raises(ModelTimeout, match=r"within 0.5 s.*STRATBOX_DEEPSEEK_TIMEOUT_SECONDS"):
+        say(Reply("late", delay_seconds=5), timeout_seconds=0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_busy_lines_before_a_reply_are_no_part_of_it(say: Callable[..., Any]) -> None:
+    """Where it comes in time, all is well."""
+    reply, _ = say(Reply(GOOD.text, delay_seconds=0.3))
+    assert reply.text == GOOD.text
+
+
+def test_nobody_there() -> None:
+    """A closed port is one line with the address."""
+    with scripted_model(GOOD) as model:
+        url = model.url
+    with pytest.raises(ModelUnavailable, match=f"{url} cannot be reached.*STRATBOX_DEEPSEEK_BASE_URL"):
+        asyncio.run(Model(settings(url)).complete(CONVERSATION, max_tokens=500))
+
+
+BODIES = [
+    b"",
+    b"not JSON",
+    b'{"choices": ',
+    b"null",
+    b"[]",
+    b'"text"',
+    b"{}",
+    b'{"choices": null}',
+    b'{"choices": {}}',
+    b'{"choices": [1]}',
+    b'{"choices": [{"message": "text"}]}',
+    b'{"choices": [{"message": {"content": 7}}]}',
+    b'{"choices": [{"message": {"content": ["text"]}, "finish_reason": "stop"}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": 3}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": -1}}',
+    b'{"choices": [], "usage": null}',
+    b'{"error": {"message": "with a status of 200"}}',
+]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+@pytest.mark.parametrize("body", BODIES)
+def test_malformed_bodies(say: Callable[..., Any], body: bytes, kind: str) -> None:
+    """What is no reply of the protocol is said to be none; never an error of the SDK or of Python."""
+    with pytest.raises(MalformedReply) as caught:
+        say(Reply(body=body, content_type=kind))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_malformed_events(body: bytes) -> None:
+    """The same in the middle of a stream."""
+    with scripted_model(Reply(body=b"data: " + body + b"\n\n", content_type="text/event-stream")) as model:
+        with pytest.raises(ModelError) as caught:
+            asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+        assert isinstance(caught.value, MalformedReply | ModelUnavailable)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_error_in_the_middle_of_a_stream() -> None:
+    """With what the endpoint says."""
+    body = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\ndata: ' + error("overloaded") + b"\n\n"
+    with (
+        scripted_model(Reply(body=body, content_type="text/event-stream")) as model,
+        pytest.raises(ModelUnavailable, match=r"within its reply.*overloaded"),
+    ):
+        asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+
+
+def test_a_reply_that_breaks_off(say: Callable[..., Any]) -> None:
+    """A connection that is closed before the reply says that it is finished."""
+    with pytest.raises(MalformedReply, match="before it was finished"):
+        say(Reply("```python\nprint(1)\n", finish_reason=None))
+
+
+def test_content_filter(say: Callable[..., Any]) -> None:
+    """Is said to be one."""
+    with pytest.raises(ContentFiltered, match="other words"):
+        say(Reply("", finish_reason="content_filter"))
+
+
+def test_an_endpoint_that_is_too_busy_to_finish(say: Callable[..., Any]) -> None:
+    """DeepSeek has a reason of its own for it."""
+    with pytest.raises(ModelUnavailable, match="too busy"):
+        say(Reply("half", finish_reason="insufficient_system_resource"))
+
+
+def test_no_key_is_told_before_anything_is_sent() -> None:
+    """With the name of the variable."""
+    with scripted_model(GOOD) as model:
+        with pytest.raises(KeyRefused, match="set STRATBOX_DEEPSEEK_API_KEY"):
+            asyncio.run(Model(settings(model.url, api_key="")).complete(CONVERSATION, max_tokens=500))
+        assert model.requests == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=401, body=error(f"Incorrect API key provided: {KEY}. You can find your key elsewhere.")),
+        Reply(status=500, body=error(f"Authorization: Bearer {KEY}")),
+        Reply(status=429, body=error(KEY)),
+        Reply(status=400, body=f"<html>{KEY}</html>".encode()),
+        Reply(body=b'data: {"error": {"message": "' + KEY.encode() + b'"}}\n\n', content_type="text/event-stream"),
+        Reply(body=f"{KEY}".encode()),
+        Reply(body=json.dumps({"choices": [{"message": {"content": {KEY: 1}}}]}).encode()),
+    ],
+)
+def test_the_key_is_nowhere(say: Callable[..., Any], caplog: pytest.LogCaptureFixture, reply: Reply) -> None:
+    """Not in an error, its traceback or its log, though the endpoint repeats it and every logger says all it can."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(ModelError) as caught:
+        say(reply)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert KEY not in shown + repr(caught.value) + caplog.text
+
+
+def test_the_key_is_in_no_repr(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor in what is logged of a call that succeeds."""
+    with scripted_model(GOOD) as model:
+        known = settings(model.url)
+        agent = DeepSeekAgent(known)
+        with caplog.at_level(logging.DEBUG):
+            assert asyncio.run(agent.generate_strategy(prompt="RSI", user_id="user_123")) == "print(1)\n"
+        assert KEY not in "".join([repr(agent), repr(known), str(known), known.model_dump_json(), repr(vars(agent))])
+    assert KEY not in caplog.text
+
+
+def test_accounts_at_openai_are_not_told_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the SDK would read from the environment goes nowhere."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "org-mine")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    with scripted_model(GOOD) as model:
+        asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+        assert "org-mine" not in repr(model.requests[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("api.deepseek.com", "not an address"),
+        ("ftp://api.deepseek.com", "not an address"),
+        ("http://", "not an address"),
+        ("https://user:secret@api.deepseek.com", "give the key as"),
+        ("https://api.deepseek.com?key=secret", "give the key as"),
+    ],
+)
+def test_a_wrong_address_is_refused(url: str, reason: str) -> None:
+    """A login in it would get into logs."""
+    with pytest.raises(ValueError, match=reason) as caught:
+        settings(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk a", "sk-ä", "sk\n", "sk-\x00"])
+def test_a_key_that_is_none_is_refused(key: str) -> None:
+    """No HTTP library gets to complain about it, and to repeat it."""
+    with pytest.raises(ValueError, match="no key has") as caught:
+        DeepSeekSettings(api_key=key)  # type: ignore[arg-type]  # pydantic makes a secret of it
+    assert key not in str(caught.value)
+
+
+def test_the_key_has_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours goes before DeepSeek's own."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-theirs")
+    assert DeepSeekSettings().api_key.get_secret_value() == "sk-theirs"
+    monkeypatch.setenv("STRATBOX_DEEPSEEK_API_KEY", "sk-ours")
+    assert DeepSeekSettings().api_key.get_secret_value() == "sk-ours"
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "x" * 40_000])
+def test_a_prompt_that_is_none(prompt: str) -> None:
+    """Nothing is paid for it."""
+    with scripted_model(GOOD) as model:
+        with pytest.raises(InvalidRequest, match="prompt"):
+            asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt=prompt))
+        assert model.requests == []
+
+
+def test_a_reply_without_code() -> None:
+    """Nothing to give back is an error, for who asked for a strategy only."""
+    with scripted_model(Reply("I would rather not.")) as model, pytest.raises(NoCode, match="no block of Python"):
+        asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt="RSI"))

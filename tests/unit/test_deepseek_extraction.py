@@ -1,0 +1,120 @@
+"""The program in a reply: found among prose, thoughts and other blocks, and never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.deepseek.extraction import extract
+from tasks.errors import NoCode
+
+CODE = 'import json\n\nprint(json.dumps({"signal": "hold"}))\n'
+FENCED = f"```python\n{CODE}```"
+LONG = "import math\n" + "x = math.pi\n" * 40
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        FENCED,
+        f"```py\n{CODE}```",
+        f"```Python\n{CODE}```\n",
+        f"```\n{CODE}```",
+        f"~~~python\n{CODE}~~~",
+        f"````python\n{CODE}````",
+        f"```python title=strategy.py\n{CODE}```",
+        f"``` python\n{CODE}``` ",
+        f"```{{.python}}\n{CODE}```",
+        f"Here is the strategy:\n\n{FENCED}\n\nIt holds. Good luck!",
+        FENCED.replace("\n", "\r\n"),
+        f"1. The program:\n\n   ```python\n   {CODE.strip().replace(chr(10), chr(10) + '   ')}\n   ```\n",
+        CODE,
+        f"Sure, here it is.\n\n{CODE}",
+    ],
+)
+def test_code_is_found(reply: str) -> None:
+    """Fenced in any way, in a list, with prose around, or bare."""
+    assert extract(reply).code == CODE
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"<think>\nMaybe\n```python\nimport os\n```\nNo.\n</think>\n\n{FENCED}",
+        f"<think>short</think>\n{FENCED}",
+        f"We could use\n```python\nimport os\nprint(1)\n```\n</think>\n{FENCED}",
+        f"<reasoning>\nfirst\n</reasoning>\n<thinking>\nimport os\n</thinking>\n{FENCED}",
+        f"<THINK>\n{LONG}</THINK>\n{CODE}",
+    ],
+)
+def test_what_was_thought_aloud_is_left_out(reply: str) -> None:
+    """Drafts among the thoughts are not the answer, even where the opening tag is missing."""
+    assert extract(reply).code == CODE
+
+
+def test_a_tag_in_a_string_is_no_thought() -> None:
+    """Only one that ends its line closes a thought."""
+    code = 'print("</think>")\nprint(1)\n'
+    assert extract(f"```python\n{code}```").code == code
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "```bash\npip install pandas numpy and more of them, a long line of shell\n```",
+        '```json\n{"signal": "hold", "print(": "a long example of what comes out, longer than the code"}\n```',
+        "```python\nrsi = 100\n```",
+        "```\na table, or the output it would have\n```",
+    ],
+)
+def test_of_several_blocks_the_program_is_taken(other: str) -> None:
+    """Commands, output and snippets are not it, before or after."""
+    assert extract(f"{other}\n\nand\n\n{FENCED}").code == CODE
+    assert extract(f"{FENCED}\n\nand\n\n{other}").code == CODE
+
+
+def test_a_choice_is_told() -> None:
+    """Two blocks of Python: the longer one that prints, and the number of both."""
+    found = extract(f"```python\n{LONG}```\n{FENCED}\n```sh\nls\n```")
+    assert (found.code, found.blocks) == (CODE, 2)
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "   \n", "I cannot do that.", "```\n\n```", "```python\n```", "<think>import os\nprint(1)"]
+)
+def test_no_code(reply: str) -> None:
+    """Nothing to run, thoughts that never ended included."""
+    with pytest.raises(NoCode, match="no block of Python"):
+        extract(reply)
+
+
+def test_half_a_program_is_none() -> None:
+    """A reply that ran out of tokens within the code is told apart from one that ran out after it."""
+    with pytest.raises(NoCode, match="broke off within"):
+        extract(f"```python\n{CODE}", whole=False)
+    with pytest.raises(NoCode, match="broke off within"):
+        extract(CODE, whole=False)
+    assert extract(f"{FENCED}\nThis strategy is", whole=False).code == CODE
+
+
+def test_a_fence_that_was_never_closed_is_forgiven() -> None:
+    """Where the model says that it had finished."""
+    assert extract(f"```python\n{CODE}").code == CODE
+
+
+def test_a_fence_in_the_code_does_not_end_it() -> None:
+    """A longer fence holds shorter ones; inline marks are none."""
+    code = 'TEXT = """\n```\ninner\n```\n"""\nprint(TEXT)\n'
+    assert extract(f"````python\n{code}````").code == code
+    inline = "x = '```'  # ``` no fence\nprint(x)\n"
+    assert extract(f"```python\n{inline}```").code == inline
+
+
+@given(reply=st.text(alphabet="`~ \n<>/thinkpyo.", max_size=200), whole=st.booleans())
+def test_any_reply_gives_code_or_says_there_is_none(reply: str, *, whole: bool) -> None:
+    """Whatever comes back: text that is not empty, or NoCode."""
+    with contextlib.suppress(NoCode):
+        assert extract(reply, whole=whole).code.strip()
