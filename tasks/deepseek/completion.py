@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
@@ -16,6 +18,7 @@ from tasks.errors import ContentFiltered, KeyRefused, MalformedReply, ModelUnava
 from tasks.models import one_line
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from tasks.deepseek.settings import DeepSeekSettings
@@ -173,6 +176,8 @@ class Model:
                 base_url=settings.base_url,
                 timeout=settings.timeout_seconds,
                 max_retries=settings.retries,
+                # Nowhere else: with a redirect the prompt would go where the settings do not say.
+                http_client=openai.DefaultAsyncHttpxClient(verify=_authorities(), follow_redirects=False),
             ) as client:
                 # What the environment says of accounts at OpenAI is not for another endpoint.
                 client.organization = client.project = None
@@ -189,6 +194,12 @@ class Model:
         except (ValueError, TypeError, AttributeError):
             # The SDK decodes what it is sent without looking at it first.
             raise failures.malformed() from None
+
+
+@functools.cache
+def _authorities() -> ssl.SSLContext:
+    """Return whom to believe that a host is itself; to read them takes as long as all else of a call."""
+    return httpx2.create_ssl_context()
 
 
 def estimate_tokens(conversation: Sequence[Message]) -> int:

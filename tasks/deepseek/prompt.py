@@ -54,7 +54,7 @@ Output
 - Its keys: "strategy", "symbol", "headline" (one short line for people);
   "signals": a list of {{"date", "action", "price"}}, the fills, where action is "BUY" or "SELL";
   "equity": a list with the account's value at each bar, beginning at "capital", or at 1.0 without that key;
-  "trades": a list of {{"entry_date", "entry_price", "exit_date", "exit_price", "profit"}};
+  "trades": a list of {{"entry_date", "entry_price", "exit_date", "exit_price", "profit"}}, null while open;
   "metrics": numbers, at least "total_return", "sharpe", "max_drawdown" (negative), "trades"; returns are fractions.
 - Of these use what fits the task. Turn numpy numbers into float(...) or int(...). NaN and Infinity are not JSON.
 - Decide on the close of a bar, fill at a later one: no look-ahead. Count costs.

@@ -496,6 +496,15 @@ def test_deepseek_without_its_package_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_the_demo_of_deepseek_ends_as_it_should() -> None:
+    """`make agent-demo`, less the set-up: what the README shows."""
+    command = [sys.executable, str(ROOT / "ops" / "agent_demo.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    words = [line.split()[0] for line in done.stderr.splitlines() if not line.startswith(" ")]
+    assert words == ["rejected", "timed_out", "succeeded", "3"]
+
+
 # --- the real thing ---
 
 

@@ -275,6 +275,15 @@ def test_an_endpoint_that_is_too_busy_to_finish(say: Callable[..., Any]) -> None
         say(Reply("half", finish_reason="insufficient_system_resource"))
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(say: Callable[..., Any], status: int) -> None:
+    """Prompt and key go to the address in the settings, and nowhere else."""
+    with scripted_model(GOOD) as elsewhere:
+        with pytest.raises(PromptRefused, match=f"{status}.*_BASE_URL"):
+            say(Reply(status=status, headers={"Location": f"{elsewhere.url}/chat/completions"}, body=b""))
+        assert elsewhere.requests == []
+
+
 def test_no_key_is_told_before_anything_is_sent() -> None:
     """With the name of the variable."""
     with scripted_model(GOOD) as model:
