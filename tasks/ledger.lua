@@ -287,8 +287,9 @@ function operations.reconcile(expires, pause)
     local list
     local function patience(id, set)
         list = list or redis.call('LRANGE', QUEUE, 0, -1)
+        local tag = '"delivery_tag": "' .. id .. '"'  -- as Python writes it; within a text its quotes have backslashes
         for _, message in ipairs(list) do
-            if string.find(message, id, 1, true) then return math.huge end
+            if string.find(message, tag, 1, true) then return math.huge end
         end
         if redis.call('HEXISTS', UNACKED, id) == 0 then return GRACE_SECONDS end
         return set == READY and HELD_SECONDS or math.huge

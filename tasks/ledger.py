@@ -16,7 +16,7 @@ from redis.exceptions import OutOfMemoryError
 
 from tasks.datasets import unknown_dataset
 from tasks.errors import InvalidRequest, QueueFull, TenantLimit, UnknownSubmission
-from tasks.script import FULL_PAUSE_SECONDS, Script
+from tasks.script import FULL_PAUSE_SECONDS, RESULT_PREFIX, Script
 
 if TYPE_CHECKING:
     import redis
@@ -137,6 +137,14 @@ class Ledger:
         earliest, keep_seconds = "" if due is None else due, self._settings.dataset_expires_seconds
         queued = _meta(task_id, QUEUED)
         self._script.change("adopt", task_id, message, queued, tenant, priority, earliest, dataset or "", keep_seconds)
+
+    def knows(self, task_id: str) -> bool:
+        """Whether there is a submission with this id: one that has not ended, is dead, or has a result."""
+        return bool(self._client.exists(f"{self._prefix}task:{task_id}", f"{RESULT_PREFIX}{task_id}"))
+
+    def refuse(self, task_id: str, state: str, result: Any, reason: str) -> None:
+        """End what this worker cannot run, unless it has ended or another worker runs it."""
+        self.record(task_id, state, _meta(task_id, state, result), fence=None, reason=reason)
 
     def begin(self, task_id: str, attempt: str, started: dict[str, Any]) -> Beginning:
         """Ask whether to run a submission; if so, it counts as started, by this worker, with these details.

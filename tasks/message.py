@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
     from tasks.models import ExecutionRequest
 
-__all__ = ["SUBMITTED_AT", "Message", "encode", "event", "readdress"]
+__all__ = ["SUBMITTED_AT", "TASK_ID", "Message", "encode", "event", "readdress"]
 
 #: Message header with the producer's clock (seconds since the epoch), from which workers tell the wait in the queue.
 SUBMITTED_AT = "stratbox_submitted_at"
+#: What may be an id: text that JSON leaves as it is, so that the ledger finds it in a message.
+TASK_ID = re.compile(r"[ !#-\[\]-~]{1,255}")
 #: Bodies from this size on are compressed. Below it little is won; code and prices shrink to a third or less.
 COMPRESS_FROM_BYTES = 4096
 EVENTS_EXCHANGE = "celeryev"
@@ -96,11 +99,9 @@ def event(app: Celery, kind: str, **fields: Any) -> tuple[str, str]:
     return f"/{app.backend.connparams['db']}.{EVENTS_EXCHANGE}/{topic}", text
 
 
-def readdress(raw: Mapping[str, Any], task_id: str, queue: str) -> str:
+def readdress(task_id: str, body: bytes, headers: Mapping[str, Any], queue: str) -> str:
     """Return a message that came by another way as if a client of ours had sent it."""
-    # When it starts is up to the ledger, which is told how it ended in any case.
-    headers = {**raw["headers"], "eta": None, "ignore_result": False}
-    return json.dumps({**raw, "headers": headers, "properties": {**raw["properties"], **_address(task_id, queue)}})
+    return _envelope(body, headers, {"correlation_id": task_id, "reply_to": ""}, _address(task_id, queue))
 
 
 def _address(task_id: str, queue: str) -> dict[str, Any]:

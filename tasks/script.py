@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tasks.settings import Settings
 
-__all__ = ["FULL_PAUSE_SECONDS", "SOURCES", "Script"]
+__all__ = ["FULL_PAUSE_SECONDS", "RESULT_PREFIX", "SOURCES", "Script"]
 
 #: Where Celery keeps state and result of a task.
 RESULT_PREFIX = "celery-task-meta-"

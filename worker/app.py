@@ -18,12 +18,13 @@ from celery.signals import (
 )
 
 from tasks.app import create_app
-from worker import consumer, datasets, execution, health, logs, metrics, reaper, tracing
+from worker import consumer, datasets, execution, health, logs, metrics, reaper, tracing, transport
 from worker.settings import WorkerSettings
 
 __all__ = ["app"]
 
 settings = WorkerSettings()  # a wrong one ends the worker here, instead of every task in its pool processes
+transport.install()
 app = create_app()
 app.conf.worker_consumer = "worker.consumer:ExecutionConsumer"
 app.steps["consumer"].add(health.Pulse)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
-from celery import bootsteps
+from celery import bootsteps, states
+from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.state import requests
-from celery.worker.strategy import default
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tasks.app import STRATEGY_EXECUTION
 from tasks.client import LOWEST_PRIORITY
 from tasks.connection import open_client
 from tasks.document import DIGEST
+from tasks.errors import InvalidRequest
 from tasks.ledger import Ledger
 from tasks.message import readdress
+from tasks.refusal import rejection
+from tasks.summary import describe
+from worker import events
+from worker.incoming import examine, id_of
+from worker.transport import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from celery import Task
+    from worker.incoming import Incoming
 
-    from tasks.app import StratboxApp
-
-__all__ = ["ExecutionConsumer", "Steward", "deliver"]
+__all__ = ["ExecutionConsumer", "Steward"]
 
 #: How often to hand over what is due, seconds: the next try of what failed, and what no start or end has handed over.
 REFILL_SECONDS = 1.0
@@ -39,82 +43,10 @@ REDIS_SECONDS = 2.0
 log = structlog.get_logger(__name__)
 
 
-def deliver(task: Task, app: StratboxApp, consumer: Consumer, **options: Any) -> Callable[..., Any]:
-    """Return Celery's way with a message, for those that the ledger has handed over; it takes in the others first."""
-    run = default(task, app, consumer, **options)
-
-    def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
-        task_id = message.headers.get("id")
-        if task_id is None:
-            return run(message, body, ack, reject, callbacks, **more)
-        if task_id == message.delivery_tag:
-            if twin := requests.get(task_id):
-                return _drop(message, twin)
-            return run(message, body, ack, reject, callbacks, **more)
-        try:
-            _adopt(app.backend.ledger, app.settings.queue, task_id, message)
-        except (LookupError, TypeError, ValueError) as exc:
-            log.warning("dropped a message that is none of Celery's", task_id=str(task_id)[:64], error=str(exc)[:200])
-        message.ack()
-        return None
-
-    return receive
-
-
-def _drop(message: Any, twin: Any) -> None:
-    """Leave it at the delivery that is in hand: Celery finds a run by its id, and would forget it at this one's end.
-
-    Both are noted under one tag, too, so the other's acknowledgement is enough; but one that came by a connection that
-    is lost is not acknowledged.
-    """
-    if twin.message.channel is not message.channel:
-        message.ack()
-
-
-def _adopt(ledger: Ledger, queue: str, task_id: Any, message: Any) -> None:
-    if not isinstance(task_id, str):
-        msg = "the id is not text"
-        raise TypeError(msg)
-    raw = message._raw  # noqa: SLF001  # kombu restores from it, too; there is no other way to it
-    priority, eta, expires = (
-        raw["properties"].get("priority"),
-        message.headers.get("eta"),
-        message.headers.get("expires"),
-    )
-    if expires:
-        _moment(expires)  # Celery would fail on it when it is handed over
-    fields = _fields(message)
-    dataset = _text(fields.get("dataset"))
-    ledger.adopt(
-        task_id,
-        readdress(raw, task_id, queue),
-        tenant=_text(fields.get("user_id"))[:128],
-        priority=min(max(priority, 0), LOWEST_PRIORITY) if isinstance(priority, int) else 0,
-        due=_moment(eta).timestamp() if eta else None,
-        dataset=dataset if DIGEST.fullmatch(dataset) else None,
-    )
-
-
-def _moment(text: Any) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # as Celery reads it
-
-
-def _fields(message: Any) -> dict[str, Any]:
-    """Return the arguments in a body that Celery can run; in the ledger another would be handed over for ever."""
-    args, fields, embed = message.payload
-    if not (isinstance(args, list) and isinstance(fields, dict) and isinstance(embed, dict | None)):
-        msg = "the body is not [args, kwargs, embed]"
-        raise TypeError(msg)
-    return fields
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
 class ExecutionConsumer(Consumer):
-    """Puts the messages it had back into the queue when Redis is there again.
+    """Runs what the ledger has handed over, takes in the rest, and puts back what it had when Redis has been away.
+
+    Of a message that is neither the log has one line, without its body, and whoever waits for its id is told.
 
     Celery gives up what runs when the connection is lost, and tries to put it back at once: in vain while Redis is
     away. The message would wait for the visibility timeout, minutes after Redis is back.
@@ -123,6 +55,67 @@ class ExecutionConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._left: list[Any] = []
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Return what is done with a message, which ends no worker whatever it holds."""
+        run = super().create_task_handler(*args, **options)
+
+        def receive(message: Any) -> None:
+            try:
+                self._receive(message, run)
+            except REDIS_ERRORS:
+                raise  # it is given back when Redis is there again
+            except InvalidRequest as exc:
+                self._refuse(message, str(exc))
+            except Exception as exc:  # noqa: BLE001  # Celery would raise it, and end
+                self._refuse(message, f"nothing can be done with it ({type(exc).__name__})")
+
+        return receive
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002  # the message has it, too
+        """Take what kombu could not unpack as any other; Celery would log the body."""
+        self.task_consumer.on_message(message)
+
+    def _receive(self, message: Any, run: Callable[[Any], Any]) -> None:
+        incoming = examine(message)
+        task_id = incoming.task_id
+        if message.delivery_tag != task_id or not self.app.backend.ledger.knows(task_id):
+            self._adopt(message, incoming)
+            message.ack()
+        elif twin := requests.get(task_id):
+            _put_aside(message, twin)
+        else:
+            message.headers = incoming.headers
+            run(message)
+
+    def _adopt(self, message: Any, incoming: Incoming) -> None:
+        task_id, fields, headers, due = incoming
+        priority, dataset = message.properties.get("priority"), _text(fields.get("dataset"))
+        headers = headers | {"kwargsrepr": describe(fields)}
+        self.app.backend.ledger.adopt(
+            task_id,
+            readdress(task_id, message.body, headers, self.app.settings.queue),
+            tenant=_text(fields.get("user_id"))[:128],
+            priority=int(min(max(priority, 0), LOWEST_PRIORITY)) if isinstance(priority, int) else 0,
+            due=due,
+            dataset=dataset if DIGEST.fullmatch(dataset) else None,
+        )
+
+    def _refuse(self, message: Any, reason: str) -> None:
+        """Drop a message; whoever waits for its id is told, unless it is that of another message."""
+        ledger: Ledger = self.app.backend.ledger
+        task_id, name = id_of(message), message.headers.get("task")
+        log.warning("dropped a message", task_id=task_id, error=reason)
+        if task_id and (message.delivery_tag == task_id or not ledger.knows(task_id)):
+            if isinstance(name, str) and name != STRATEGY_EXECUTION:  # its producer expects what Celery answers
+                failure = self.app.backend.prepare_exception(NotRegistered(name[:200]))
+                ledger.refuse(task_id, states.FAILURE, failure, reason)
+            else:
+                result = rejection(reason)
+                ledger.refuse(task_id, states.SUCCESS, result.model_dump(mode="json"), reason)
+                events.executed.send(sender=type(self), user_id="", result=result)
+        if not message.acknowledged:
+            message.ack()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Keep what kombu notes of what it has delivered; Celery forgets it here.
@@ -149,6 +142,20 @@ class ExecutionConsumer(Consumer):
             for tag in self._left[-1]._delivered.keys() - self._left[-1]._dirty:  # noqa: SLF001
                 self.task_consumer.channel.qos.restore_by_tag(tag)
             self._left.pop()  # only now: the connection may be lost again
+
+
+def _put_aside(message: Any, twin: Any) -> None:
+    """Leave it at the delivery that is in hand: Celery finds a run by its id, and would forget it at this one's end.
+
+    Both are noted under one tag, too, so the other's acknowledgement is enough; but one that came by a connection that
+    is lost is not acknowledged.
+    """
+    if twin.message.channel is not message.channel:
+        message.ack()
+
+
+def _text(value: Any) -> str:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _watch_again(processes: Iterable[Any]) -> None:

@@ -75,8 +75,8 @@ class ExecutionMessage(Request):
         if not is_summary(description):  # sent without our client
             description = describe(self._request_dict["kwargs"])
         self._argsrepr, self._kwargsrepr = "()", description
-        # What the pool process logs.
-        self._request_dict.update(argsrepr="()", kwargsrepr=description)
+        # What the pool process logs. The arguments it has from the body: a second copy, too deep perhaps to be pickled.
+        self._request_dict.update(argsrepr="()", kwargsrepr=description, args=(), kwargs={})
 
     def info(self, safe: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Celery's signature
         """Describe the task to whoever inspects the worker; Celery shows what waits in it with all arguments."""
@@ -141,7 +141,7 @@ class ExecutionTask(Task):
     #: Of a result, logs and events show the status, which comes first, and nothing a strategy printed.
     resultrepr_maxsize = len("{'status': 'out_of_memory'")
 
-    def run(self, /, *args: Any, **fields: Any) -> dict[str, Any]:
+    def run(self, *args: Any, **fields: Any) -> dict[str, Any]:
         """Run one strategy.
 
         Args:

@@ -29,6 +29,8 @@ TOO_MUCH = {
 }
 LOST = ("consumer: Connection to broker lost", "consumer: Cannot connect to")
 FOUND = "Connected to"
+#: Kombu would show what it was.
+UNREADABLE = "Cannot process event on channel"
 #: What Celery and kombu do on a lost connection, and nobody has to act on.
 ASIDE = re.compile(
     "Skipping prefetch count reduction|Restoring .* unacknowledged|Couldn't ack |"
@@ -50,6 +52,8 @@ class BrokerState(logging.Filter):
             return False
         if message.startswith(LOST):
             return self._lost(record)
+        if message.startswith(UNREADABLE):
+            self._say(record, "left out what was published to workers, which is not JSON")
         if message.startswith(FOUND) and self._away_since is not None:
             self._say(record, f"Redis is back after {time.monotonic() - self._away_since:.0f} s")
             self._away_since = None

@@ -398,6 +398,25 @@ def test_what_is_nowhere_is_brought_back_once(client: StrategyClient, store: red
     assert client.ledger.begin(task_id, "2", {}).word == "run"
 
 
+@pytest.mark.parametrize("short", ["1", "a", "-", "celery"])
+def test_a_short_id_is_not_taken_for_found_in_another_message(
+    client: StrategyClient, store: redis.Redis, short: str
+) -> None:
+    """That of a producer without our code may be anywhere in a text; as a tag it is only in its own."""
+    text = json.dumps({"properties": {"delivery_tag": short}})
+    client.ledger.adopt(short, text, tenant="", priority=0)
+    assert store.rpop(LIST) == text
+    other = client.submit(f"x = {short!r}").id
+    assert store.llen(LIST) == 1
+    for found in ([], [short]):
+        make_old(store, "ready", short)
+        assert client.ledger.reconcile() == found
+    make_old(store, "ready", short)
+    make_old(store, "ready", other)
+    assert client.ledger.reconcile() == []
+    assert store.llen(LIST) == 2
+
+
 @pytest.mark.parametrize(("where", "held"), [("ready", "list"), ("started", "list"), ("started", "unacked")])
 def test_nothing_is_brought_back_that_is_somewhere(
     client: StrategyClient, store: redis.Redis, where: str, held: str

@@ -196,7 +196,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def adopt(self, *, user: str, priority: int, later: bool, number: int | None) -> None:
         """By a worker: of a message that came by another way, to be run at once or later."""
         task_id = str(uuid.uuid4())
-        text, due = json.dumps({"headers": {"id": task_id}}), time.time() + 1000 if later else None
+        text = json.dumps({"headers": {"id": task_id}, "properties": {"delivery_tag": task_id}})
+        due = time.time() + 1000 if later else None
         digest = self.refs[number].digest if number else None
         self.ledger.adopt(task_id, text, tenant=user, priority=priority, due=due, dataset=digest)
         self.count += 1

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import celery
 import kombu
 import pytest
-from kombu.utils.imports import symbol_by_name
 from pydantic import SecretStr
 
 from tasks.app import HARD_LIMIT_SECONDS, SOFT_LIMIT_SECONDS, STRATEGY_EXECUTION, create_app
 from tasks.backend import LedgerBackend, LedgerSentinelBackend
 from tasks.models import MAX_TIMEOUT_SECONDS
 from tasks.settings import Settings
-from worker.consumer import ExecutionConsumer, deliver
+from worker.consumer import ExecutionConsumer
 from worker.execution import LONGEST_PAUSE_SECONDS, ExecutionMessage, ExecutionTask, register
 from worker.sandbox.config import SandboxConfig
 from worker.sandbox.container import DEADLINE_GRACE_SECONDS
@@ -121,11 +120,6 @@ def test_a_task_comes_back_when_its_worker_dies(app: celery.Celery) -> None:
     assert task.acks_late is True
     assert task.reject_on_worker_lost is True
     assert not task.retry_on_worker_lost
-
-
-def test_messages_come_by_way_of_the_ledger() -> None:
-    """Celery finds our strategy by its name."""
-    assert symbol_by_name(ExecutionTask.Strategy) is deliver
 
 
 def test_task_survives_the_loss_of_redis_under_celery_5_7(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,20 @@ def test_away_from_the_start_is_a_warning(capsys: pytest.CaptureFixture[str]) ->
     assert (away["event"], away["level"]) == ("Redis is away, waiting for it", "warning")
 
 
+def test_what_kombu_cannot_read_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a control command or an event that is not JSON, the fact alone."""
+    logs.configure()
+    try:
+        json.loads("secret")
+    except ValueError:
+        logging.getLogger("kombu.transport.redis").warning(
+            "Cannot process event on channel %r: %s", "celery.pidbox", "{'data': b'secret'}", exc_info=True
+        )
+    (line,) = written(capsys)
+    assert (line["event"], line["level"]) == ("left out what was published to workers, which is not JSON", "warning")
+    assert "secret" not in str(line)
+
+
 @pytest.mark.parametrize(("level", "shown"), [(None, 0), ("INFO", 0), (logging.DEBUG, 1)])
 def test_celery_says_nothing_of_each_task(
     capsys: pytest.CaptureFixture[str], level: int | str | None, shown: int
