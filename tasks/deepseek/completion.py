@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import openai
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from tasks.deepseek import failures
 from tasks.deepseek.outcome import Usage
@@ -65,6 +65,15 @@ class _Counted(BaseModel):
 class _Body(BaseModel):
     choices: list[_Choice]
     usage: _Counted | None = None
+
+    @field_validator("usage", mode="wrap")
+    @classmethod
+    def _if_it_is_one(cls, usage: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """Take a count that is none for one that is not there: the reply has been paid for."""
+        try:
+            return validate(usage)
+        except ValidationError:
+            return None
 
 
 class _Collected:

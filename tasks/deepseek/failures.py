@@ -57,8 +57,6 @@ def translate(exc: openai.OpenAIError, settings: DeepSeekSettings) -> ModelError
     if isinstance(exc, openai.APIConnectionError):
         advice = "check STRATBOX_DEEPSEEK_BASE_URL, or try again later"
         return ModelUnavailable(f"{settings.base_url} cannot be reached, or hung up: {advice}")
-    if isinstance(exc, openai.APIResponseValidationError):
-        return malformed()
     # In the middle of a stream there is no status.
     return ModelUnavailable(f"the endpoint gave up within its reply ({type(exc).__name__}{reason}): try again later")
 

@@ -76,6 +76,7 @@ def test_a_reply(say: Callable[..., Any], *, stream: bool) -> None:
     assert headers["authorization"] == f"Bearer {KEY}"
     assert asked["messages"] == CONVERSATION
     assert (asked["model"], asked["max_tokens"], asked.get("stream", False)) == ("deepseek-v4-flash", 500, stream)
+    assert asked.get("stream_options") == ({"include_usage": True} if stream else None)
 
 
 def test_tokens_that_nobody_counted_are_estimated(say: Callable[..., Any]) -> None:
@@ -84,16 +85,39 @@ def test_tokens_that_nobody_counted_are_estimated(say: Callable[..., Any]) -> No
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (3, 30, True)
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b"null",
+        b"[]",
+        b'{"prompt_tokens": 1}',
+        b'{"prompt_tokens": -1, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1, "completion_tokens": -1}',
+        b'{"prompt_tokens": 1, "completion_tokens": NaN}',
+        b'{"prompt_tokens": null, "completion_tokens": "many"}',
+    ],
+)
+def test_a_count_that_is_none_does_not_cost_the_reply(usage: bytes) -> None:
+    """It was paid for; the tokens are estimated."""
+    body = b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": ' + usage + b"}"
+    with scripted_model(Reply(body=body)) as model:
+        reply = asyncio.run(Model(settings(model.url, stream=False)).complete(CONVERSATION, max_tokens=500))
+    assert (reply.text, reply.usage.estimated, reply.usage.completion_tokens) == ("x", True, 1)
+
+
 def test_a_reply_that_ran_out_of_tokens_is_not_whole(say: Callable[..., Any]) -> None:
     """The endpoint says so."""
     reply, _ = say(Reply("```python\nprint(", finish_reason="length"))
     assert not reply.whole
 
 
-def test_a_reply_without_end_is_cut(say: Callable[..., Any]) -> None:
-    """Thoughts count, too."""
+def test_a_reply_without_end_is_cut(say: Callable[..., Any], *, stream: bool) -> None:
+    """Thoughts count, too; of what comes in pieces no more is read."""
     reply, _ = say(Reply("x", reasoning="y" * (MAX_REPLY_CHARS + 1)))
     assert not reply.whole
+    reply, _ = say(Reply("x" * 3 * MAX_REPLY_CHARS))
+    assert not reply.whole
+    assert len(reply.text) < (1.1 if stream else 3.1) * MAX_REPLY_CHARS
 
 
 def test_half_a_surrogate_is_replaced(say: Callable[..., Any]) -> None:
@@ -111,6 +135,17 @@ def test_progress_is_told() -> None:
     assert {40, 80, 100} <= {*counts}
 
 
+def test_an_observer_s_error_is_its_own() -> None:
+    """A TimeoutError of his is none of the model's."""
+
+    def fail(_: int) -> None:
+        raise TimeoutError
+
+    with scripted_model(GOOD) as model, pytest.raises(TimeoutError) as caught:
+        asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500, observe=fail))
+    assert not isinstance(caught.value, ModelTimeout)
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "advice"),
     [
@@ -120,6 +155,7 @@ def test_progress_is_told() -> None:
         (403, KeyRefused, "STRATBOX_DEEPSEEK_API_KEY"),
         (404, PromptRefused, "STRATBOX_DEEPSEEK_MODEL and _BASE_URL"),
         (408, ModelUnavailable, "later"),
+        (409, ModelUnavailable, "later"),
         (413, PromptRefused, "length of the prompt"),
         (422, PromptRefused, "STRATBOX_DEEPSEEK_MODEL"),
         (429, RateLimited, "later"),
@@ -160,10 +196,10 @@ def test_retry_after(say: Callable[..., Any], header: dict[str, str], seconds: f
 
 def test_retry_after_as_a_date(say: Callable[..., Any]) -> None:
     """As HTTP allows."""
-    when = email.utils.formatdate(time.time() + 60, usegmt=True)
+    when = email.utils.formatdate(time.time() + 90, usegmt=True)
     with pytest.raises(RateLimited) as caught:
         say(Reply(status=429, headers={"Retry-After": when}, body=b""))
-    assert caught.value.retry_after == pytest.approx(60, abs=5)
+    assert caught.value.retry_after == pytest.approx(90, abs=15)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -222,7 +258,6 @@ BODIES = [
     b'{"choices": [{"message": {"content": 7}}]}',
     b'{"choices": [{"message": {"content": ["text"]}, "finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": "x"}, "finish_reason": 3}]}',
-    b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": -1}}',
     b'{"choices": [], "usage": null}',
     b'{"error": {"message": "with a status of 200"}}',
 ]
@@ -319,6 +354,7 @@ def test_the_key_is_in_no_repr(caplog: pytest.LogCaptureFixture) -> None:
         agent = DeepSeekAgent(known)
         with caplog.at_level(logging.DEBUG):
             assert asyncio.run(agent.generate_strategy(prompt="RSI", user_id="user_123")) == "print(1)\n"
+        assert model.requests[0][1]["max_tokens"] == known.max_tokens
         assert KEY not in "".join([repr(agent), repr(known), str(known), known.model_dump_json(), repr(vars(agent))])
     assert KEY not in caplog.text
 

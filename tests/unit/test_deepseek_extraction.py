@@ -21,6 +21,8 @@ LONG = "import math\n" + "x = math.pi\n" * 40
     [
         FENCED,
         f"```py\n{CODE}```",
+        f"```python3\n{CODE}```",
+        f"```python\n{CODE}`````",
         f"```Python\n{CODE}```\n",
         f"```\n{CODE}```",
         f"~~~python\n{CODE}~~~",
@@ -77,13 +79,14 @@ def test_of_several_blocks_the_program_is_taken(other: str) -> None:
 
 
 def test_a_choice_is_told() -> None:
-    """Two blocks of Python: the longer one that prints, and the number of both."""
+    """Two blocks of Python: the one that prints, of two such the longer one, and the number of both."""
+    assert extract(f"```python\nprint('{'x' * 200}')\n```\n{FENCED}").code.startswith("print('xxx")
     found = extract(f"```python\n{LONG}```\n{FENCED}\n```sh\nls\n```")
     assert (found.code, found.blocks) == (CODE, 2)
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "   \n", "I cannot do that.", "```\n\n```", "```python\n```", "<think>import os\nprint(1)"]
+    "reply", ["", "   \n", "I cannot do that.", "```\n\n```", "```python\n```", "<think>\nimport os\nprint(1)"]
 )
 def test_no_code(reply: str) -> None:
     """Nothing to run, thoughts that never ended included."""
