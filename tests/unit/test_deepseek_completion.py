@@ -415,3 +415,27 @@ def test_a_reply_without_code() -> None:
     """Nothing to give back is an error, for who asked for a strategy only."""
     with scripted_model(Reply("I would rather not.")) as model, pytest.raises(NoCode, match="no block of Python"):
         asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt="RSI"))
+
+
+def test_half_a_strategy_is_not_given_away() -> None:
+    """Where the model ran out of tokens within it."""
+    half = Reply("```python\nprint(", finish_reason="length")
+    with scripted_model(half) as model, pytest.raises(NoCode, match="broke off within"):
+        asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt="RSI"))
+
+
+@pytest.mark.parametrize("fields", [{"user_id": "a\nb"}, {"data": float("nan")}])
+def test_a_wrong_request_is_not_paid_for(fields: dict[str, Any]) -> None:
+    """Though nothing is submitted yet."""
+    with scripted_model(GOOD) as model:
+        with pytest.raises(InvalidRequest):
+            asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt="RSI", **fields))
+        assert model.requests == []
+
+
+def test_the_operator_s_policy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What STRATBOX_POLICY_EXTRA_MODULES adds is in the contract."""
+    monkeypatch.setenv("STRATBOX_POLICY_EXTRA_MODULES", '{"cmath": ["phase"]}')
+    with scripted_model(GOOD) as model:
+        asyncio.run(DeepSeekAgent(settings(model.url)).generate_strategy(prompt="RSI"))
+        assert "  cmath: phase\n" in model.conversation()[0]["content"]
