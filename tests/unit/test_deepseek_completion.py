@@ -225,8 +225,8 @@ def test_an_endpoint_that_keeps_the_line_busy_is_given_up(say: Callable[..., Any
     """Blank lines, as DeepSeek sends them under load, do not reset the time."""
     began = time.monotonic()
     with pytest.raises(ModelTimeout, match=r"within 0.5 s.*STRATBOX_DEEPSEEK_TIMEOUT_SECONDS"):
-        say(Reply("late", delay_seconds=5), timeout_seconds=0.5)
-    assert time.monotonic() - began < 3
+        say(Reply("late", delay_seconds=20), timeout_seconds=0.5)
+    assert time.monotonic() - began < 15
 
 
 def test_busy_lines_before_a_reply_are_no_part_of_it(say: Callable[..., Any]) -> None:
