@@ -52,7 +52,7 @@ def test_hostile_runs_do_not_touch_honest_ones(arena: Arena) -> None:
     wrong: Counter[Any] = Counter()
     for count, name in enumerate(names, 1):
         code, allowed = ATTACKS[name]
-        status = arena.attack(code, timeout=0.6 if ExecutionStatus.TIMED_OUT in allowed else 5).status
+        status = arena.attack(code, timeout=0.6 if ExecutionStatus.TIMED_OUT in allowed else 20).status
         if arena.gvisor and status in CRASHED | OUT_OF_MEMORY:
             continue
         if status not in allowed:
