@@ -156,7 +156,7 @@ def _account(result: ExecutionResult, code: str) -> Iterator[str]:
 
 def _blamed(error: ErrorDetail, code: str) -> str:
     """Return an error with the text of its line, for a model does not count lines, and its traceback."""
-    lines = code.splitlines()
+    lines = code.split("\n")  # as Python counts them
     parts = [excerpt(f"{error.type}: {error.message}", MAX_OUTPUT_CHARS)]
     if error.line is not None and 0 < error.line <= len(lines):
         parts.append(f"line {error.line}: {excerpt(lines[error.line - 1].strip(), MAX_LINE_CHARS)}")
