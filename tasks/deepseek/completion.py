@@ -197,10 +197,10 @@ class Model:
                 async with await create(**asked, stream=True, stream_options={"include_usage": True}) as stream:
                     async for piece in stream:
                         yield piece
-        except openai.OpenAIError as exc:
+        except (openai.OpenAIError, httpx2.HTTPError) as exc:  # the latter where an error's own body breaks off
             # Not chained: what the endpoint or a library says may repeat the key.
             raise failures.translate(exc, settings) from None
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             # The SDK decodes what it is sent without looking at it first.
             raise failures.malformed() from None
 

@@ -47,8 +47,8 @@ _STATUSES: dict[int, tuple[type[ModelError], str, str]] = {
 _TOO_MANY, _SERVER = 429, 500
 
 
-def translate(exc: openai.OpenAIError, settings: DeepSeekSettings) -> ModelError:
-    """Return what to raise in place of an error of the SDK's, whose text and chain may repeat the key."""
+def translate(exc: Exception, settings: DeepSeekSettings) -> ModelError:
+    """Return what to raise in place of an error of the SDK or its HTTP client, whose text may repeat the key."""
     reason = _reason(exc, settings.api_key.get_secret_value())
     if isinstance(exc, openai.APIStatusError):
         return _of_status(exc, f"{exc.status_code}{reason}")
@@ -82,7 +82,7 @@ def _of_status(exc: openai.APIStatusError, told: str) -> ModelError:
     return kind(f"{happened} ({told}): {advice}")
 
 
-def _reason(exc: openai.OpenAIError, key: str) -> str:
+def _reason(exc: Exception, key: str) -> str:
     """Return what the endpoint said, one short line after a colon, the key cut out should it repeat it."""
     body = getattr(exc, "body", None)
     told = body.get("message") if isinstance(body, dict) else None
@@ -97,7 +97,9 @@ def _retry_after(headers: Any) -> float | None:
     try:
         seconds = float(told)
     except ValueError:
-        if (date := email.utils.parsedate_tz(told)) is None:
+        try:
+            date = email.utils.parsedate_tz(told)
+            seconds = math.nan if date is None else email.utils.mktime_tz(date) - time.time()
+        except (ValueError, OverflowError):  # a year that no calendar has
             return None
-        seconds = email.utils.mktime_tz(date) - time.time()
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -184,6 +184,7 @@ def test_http_errors(say: Callable[..., Any], status: int, kind: type[ModelError
         ({"Retry-After": "-1"}, 0.0, "in 0 s"),
         ({"Retry-After": "soon"}, None, "later"),
         ({"Retry-After": "inf"}, None, "later"),
+        ({"Retry-After": "Fri, 31 Dec 999999 23:59:59 GMT"}, None, "later"),
         ({}, None, "later"),
     ],
 )
@@ -296,6 +297,19 @@ def test_a_reply_that_breaks_off(say: Callable[..., Any]) -> None:
     """A connection that is closed before the reply says that it is finished."""
     with pytest.raises(MalformedReply, match="before it was finished"):
         say(Reply("```python\nprint(1)\n", finish_reason=None))
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "100"}, {"Content-Encoding": "gzip"}])
+def test_an_error_whose_body_is_broken(say: Callable[..., Any], headers: dict[str, str]) -> None:
+    """As behind proxies: it breaks off, or is not what it says; an error of ours all the same."""
+    with pytest.raises(ModelUnavailable):
+        say(Reply(status=502, headers=headers, body=b"x"))
+
+
+def test_deep_nesting_is_malformed(say: Callable[..., Any]) -> None:
+    """And no RecursionError."""
+    with pytest.raises(ModelError):
+        say(Reply(body=b'{"choices": ' + b"[" * 100_000, content_type="application/json"))
 
 
 def test_content_filter(say: Callable[..., Any]) -> None:
