@@ -22,6 +22,7 @@ __all__ = ["Reply", "ScriptedModel", "scripted_model"]
 PIECE_CHARS = 40
 CHARS_PER_TOKEN = 4
 BLANK_LINE_SECONDS = 0.1
+ENDLESS_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     #: In place of a completion.
     body: bytes | None = None
+    #: The body again and again, until who asked hangs up, or a gigabyte has gone out.
+    endless: bool = False
     content_type: str = "application/json"
 
 
@@ -107,7 +110,8 @@ def _send(handler: BaseHTTPRequestHandler, reply: Reply, body: bytes) -> None:
         handler.send_header(name, value)
     handler.end_headers()
     _wait(handler, reply, b"\n")
-    handler.wfile.write(body)
+    for _ in range(ENDLESS_BYTES // len(body) if reply.endless else 1):
+        handler.wfile.write(body)
     handler.close_connection = True
 
 

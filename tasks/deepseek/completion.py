@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import openai
-from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel
 
-from tasks.deepseek import failures
+from tasks.deepseek import failures, wire
 from tasks.deepseek.outcome import Usage
-from tasks.errors import ContentFiltered, KeyRefused, MalformedReply, ModelUnavailable
-from tasks.models import one_line
+from tasks.errors import ContentFiltered, KeyRefused, MalformedReply, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from tasks.deepseek.settings import DeepSeekSettings
+    from tasks.deepseek.wire import Counted, Piece
 
 __all__ = ["Message", "Model", "Reply", "estimate_tokens"]
 
@@ -30,8 +30,9 @@ Message = dict[str, str]
 
 #: Of a reply so many characters are read: a program may have 256 KiB, and models think aloud.
 MAX_REPLY_CHARS = 2**20
-#: Where an endpoint does not count. Code and English have three to four characters a token: rather too many tokens.
-CHARS_PER_TOKEN = 3
+#: Where an endpoint does not count: rather too many tokens. Code and English have three to four characters a token,
+#: Chinese one or two, of three bytes each.
+BYTES_PER_TOKEN = 3
 
 #: Ends of a reply that DeepSeek and others name, beside `stop`.
 _OUT_OF_TOKENS, _FILTERED, _INTERRUPTED = "length", "content_filter", "insufficient_system_resource"
@@ -46,61 +47,38 @@ class Reply(BaseModel):
     usage: Usage
 
 
-class _Part(BaseModel):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Part = _Part()  # of a reply in one piece
-    delta: _Part = _Part()  # of a piece of a reply
-    finish_reason: str | None = None
-
-
-class _Counted(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
-class _Body(BaseModel):
-    choices: list[_Choice]
-    usage: _Counted | None = None
-
-    @field_validator("usage", mode="wrap")
-    @classmethod
-    def _if_it_is_one(cls, usage: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        """Take a count that is none for one that is not there: the reply has been paid for."""
-        try:
-            return validate(usage)
-        except ValidationError:
-            return None
-
-
 class _Collected:
     """What has come of a reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: DeepSeekSettings) -> None:
+        self._settings = settings
         self.pieces: list[str] = []
         self.characters = 0
+        self.bytes = 0
+        #: What the endpoint said in place of a reply.
+        self.error: Any = None
         self.finish_reason: str | None = None
-        self.usage: _Counted | None = None
+        self.usage: Counted | None = None
         self.choices = 0
 
-    def take(self, raw: Any) -> None:
-        """Take in a body, or a piece of one.
-
-        Raises:
-            MalformedReply: it is none.
-        """
-        body = _parse(raw)
-        self.usage = body.usage or self.usage
-        for choice in body.choices[:1]:
+    def take(self, piece: Piece) -> None:
+        """Take in a reply, or a piece of one."""
+        self.error = piece.error
+        self.usage = piece.usage or self.usage
+        for choice in piece.choices:
             self.choices += 1
             self.finish_reason = choice.finish_reason or self.finish_reason
             for part in (choice.message, choice.delta):
                 self.pieces.append(part.content or "")
                 # Thoughts are no part of the answer, but they take time and tokens.
-                self.characters += len(part.content or "") + len(part.reasoning_content or "")
+                thoughts = part.reasoning_content or ""
+                self.characters += len(self.pieces[-1]) + len(thoughts)
+                self.bytes += _size(self.pieces[-1]) + _size(thoughts)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more of it is taken."""
+        return self.characters > MAX_REPLY_CHARS
 
     def reply(self, prompt_tokens: int) -> Reply:
         """Return it, where it has come to an end.
@@ -108,11 +86,12 @@ class _Collected:
         Raises:
             ModelError: it has not, or to one that is of no use.
         """
+        if self.error:
+            raise failures.gave_up(self.error, self._settings)
         if not self.choices:
             msg = "the model's reply is empty (no choices): try again; should it stay so, check STRATBOX_DEEPSEEK_MODEL"
             raise MalformedReply(msg)
-        full = self.characters > MAX_REPLY_CHARS
-        if self.finish_reason is None and not full:
+        if self.finish_reason is None and not self.full:
             msg = "the model's reply ended before it was finished: try again"
             raise MalformedReply(msg)
         if self.finish_reason == _FILTERED:
@@ -122,13 +101,13 @@ class _Collected:
             msg = "the endpoint was too busy to finish the reply: try again later"
             raise ModelUnavailable(msg)
         usage = Usage(**self.usage.model_dump()) if self.usage else self._estimate(prompt_tokens)
-        whole = not full and self.finish_reason != _OUT_OF_TOKENS
+        whole = not self.full and self.finish_reason != _OUT_OF_TOKENS
         # Half a surrogate pair, which JSON can escape, would break every later encoding.
         text = "".join(self.pieces).encode(errors="replace").decode()
-        return Reply(text=text, whole=whole, usage=usage)
+        return Reply(text=failures.without_key(text, self._settings), whole=whole, usage=usage)
 
     def _estimate(self, prompt_tokens: int) -> Usage:
-        return Usage(prompt_tokens=prompt_tokens, completion_tokens=_tokens(self.characters), estimated=True)
+        return Usage(prompt_tokens=prompt_tokens, completion_tokens=_tokens(self.bytes), estimated=True)
 
 
 class Model:
@@ -158,51 +137,76 @@ class Model:
         if not settings.api_key.get_secret_value():
             msg = "no API key: set STRATBOX_DEEPSEEK_API_KEY (or DEEPSEEK_API_KEY)"
             raise KeyRefused(msg)
-        collected = _Collected()
+        collected = _Collected(settings)
+        call = _Call(settings)
         try:
             # Endpoints under load send blank lines, so that no time limit of the HTTP client's ever strikes.
             async with asyncio.timeout(settings.timeout_seconds) as clock:
-                async with contextlib.aclosing(self._pieces(conversation, max_tokens)) as pieces:
+                async with contextlib.aclosing(call.pieces(conversation, max_tokens)) as pieces:
                     async for piece in pieces:
                         collected.take(piece)
                         if observe:
                             observe(collected.characters)
-                        if collected.characters > MAX_REPLY_CHARS:
+                        if collected.full or collected.error:
                             break
         except TimeoutError:
             if clock.expired():
-                raise failures.overdue(settings) from None
+                raise failures.overdue(settings, call.refusal) from None
             raise
         return collected.reply(estimate_tokens(conversation))
 
-    async def _pieces(self, conversation: Sequence[Message], max_tokens: int) -> AsyncGenerator[Any, None]:
+
+class _Call:
+    """One call over HTTP, tried again where that helps."""
+
+    def __init__(self, settings: DeepSeekSettings) -> None:
+        self._settings = settings
+        #: The last answer, where it was an error.
+        self.refusal: httpx2.Response | None = None
+
+    async def pieces(self, conversation: Sequence[Message], max_tokens: int) -> AsyncGenerator[Piece, None]:
         """Yield the reply, in one piece or as it is written; errors of the SDK become ours."""
         settings = self._settings
         asked: dict[str, Any] = {"model": settings.model, "messages": list(conversation), "max_tokens": max_tokens}
+        if settings.stream:
+            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        failure: ModelError
         try:
             async with openai.AsyncOpenAI(
                 api_key=settings.api_key.get_secret_value(),
                 base_url=settings.base_url,
                 timeout=settings.timeout_seconds,
                 max_retries=settings.retries,
-                # Nowhere else: with a redirect the prompt would go where the settings do not say.
-                http_client=openai.DefaultAsyncHttpxClient(verify=_authorities(), follow_redirects=False),
+                http_client=self._http(),
             ) as client:
                 # What the environment says of accounts at OpenAI is not for another endpoint.
                 client.organization = client.project = None
-                create = client.chat.completions.create
-                if not settings.stream:
-                    yield await create(**asked)
-                    return
-                async with await create(**asked, stream=True, stream_options={"include_usage": True}) as stream:
-                    async for piece in stream:
+                # The SDK would decode whatever it is sent, however much that is.
+                create = client.chat.completions.with_streaming_response.create
+                async with create(**asked, extra_headers=wire.IDENTITY) as response:
+                    async for piece in wire.pieces(response.http_response):
                         yield piece
-        except (openai.OpenAIError, httpx2.HTTPError) as exc:  # the latter where an error's own body breaks off
-            # Not chained: what the endpoint or a library says may repeat the key.
-            raise failures.translate(exc, settings) from None
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            # The SDK decodes what it is sent without looking at it first.
-            raise failures.malformed() from None
+                    return
+        except ModelError as exc:
+            failure = exc
+        except Exception as exc:  # noqa: BLE001  # of the SDK or a library below, or Python's own in one of them
+            failure = failures.translate(exc, settings)
+        # Nothing may refer to what the endpoint or a library said: it may repeat the key.
+        failure.__context__ = None
+        raise failure
+
+    def _http(self) -> httpx2.AsyncClient:
+        try:
+            # Nowhere else: with a redirect the prompt would go where the settings do not say.
+            return openai.DefaultAsyncHttpxClient(
+                verify=_authorities(), follow_redirects=False, event_hooks={"response": [self._note]}
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL):
+            raise failures.no_proxy() from None
+
+    async def _note(self, response: httpx2.Response) -> None:
+        self.refusal = None if response.is_success else response
+        await wire.shorten_refusal(response)
 
 
 @functools.cache
@@ -213,16 +217,12 @@ def _authorities() -> ssl.SSLContext:
 
 def estimate_tokens(conversation: Sequence[Message]) -> int:
     """Return how many tokens a conversation may have, rather too many."""
-    return _tokens(sum(len(message["content"]) for message in conversation))
+    return _tokens(sum(_size(message["content"]) for message in conversation))
 
 
-def _tokens(characters: int) -> int:
-    return math.ceil(characters / CHARS_PER_TOKEN)
+def _tokens(size: int) -> int:
+    return math.ceil(size / BYTES_PER_TOKEN)
 
 
-def _parse(raw: Any) -> _Body:
-    # The SDK makes objects of whatever it was sent, unchecked, and leaves what it can make none of.
-    try:
-        return _Body.model_validate(raw.to_dict(warnings=False) if isinstance(raw, openai.BaseModel) else raw)
-    except ValidationError as exc:
-        raise failures.malformed(one_line(exc)) from None
+def _size(text: str) -> int:
+    return len(text.encode(errors="replace"))

@@ -7,6 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import openai
 
 from tasks.errors import (
@@ -24,10 +25,12 @@ from tasks.excerpt import excerpt
 if TYPE_CHECKING:
     from tasks.deepseek.settings import DeepSeekSettings
 
-__all__ = ["malformed", "overdue", "translate"]
+__all__ = ["gave_up", "malformed", "no_proxy", "overdue", "translate", "without_key"]
 
 #: Of what an endpoint says so many characters are repeated.
 MAX_REASON_CHARS = 200
+#: Local endpoints take any key, such as "none"; real ones are longer.
+MIN_KEY_CHARS = 12
 
 _KEY = (KeyRefused, "the endpoint refuses the API key", "check STRATBOX_DEEPSEEK_API_KEY")
 _FAILS = (ModelUnavailable, "the endpoint fails", "try again later")
@@ -49,16 +52,19 @@ _TOO_MANY, _SERVER = 429, 500
 
 def translate(exc: Exception, settings: DeepSeekSettings) -> ModelError:
     """Return what to raise in place of an error of the SDK or its HTTP client, whose text may repeat the key."""
-    reason = _reason(exc, settings.api_key.get_secret_value())
     if isinstance(exc, openai.APIStatusError):
-        return _of_status(exc, f"{exc.status_code}{reason}")
-    if isinstance(exc, openai.APITimeoutError):
+        return _of_status(exc.response, f"{exc.status_code}{_reason(exc.body, settings)}")
+    if isinstance(exc, openai.APITimeoutError | httpx2.TimeoutException):
         return overdue(settings)
     if isinstance(exc, openai.APIConnectionError):
         advice = "check STRATBOX_DEEPSEEK_BASE_URL, or try again later"
         return ModelUnavailable(f"{settings.base_url} cannot be reached, or hung up: {advice}")
-    # In the middle of a stream there is no status.
-    return ModelUnavailable(f"the endpoint gave up within its reply ({type(exc).__name__}{reason}): try again later")
+    return ModelUnavailable(f"the endpoint gave up within its reply ({type(exc).__name__}): try again later")
+
+
+def gave_up(told: Any, settings: DeepSeekSettings) -> ModelUnavailable:
+    """Return the error for one that comes in place of a reply, under a status that is none."""
+    return ModelUnavailable(f"the endpoint gave up within its reply{_reason(told, settings)}: try again later")
 
 
 def malformed(reason: str = "it is not JSON of the right shape") -> MalformedReply:
@@ -67,28 +73,42 @@ def malformed(reason: str = "it is not JSON of the right shape") -> MalformedRep
     return MalformedReply(f"what came is no reply of the chat-completions protocol ({reason}): {advice}")
 
 
-def overdue(settings: DeepSeekSettings) -> ModelTimeout:
-    """Return the error for a reply that took too long."""
+def no_proxy() -> ModelUnavailable:
+    """Return the error for a proxy that the HTTP client does not take; its address may hold a password."""
+    advice = "give http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or the endpoint in NO_PROXY"
+    return ModelUnavailable(f"a proxy that the environment names cannot be used: {advice}")
+
+
+def overdue(settings: DeepSeekSettings, refusal: httpx2.Response | None = None) -> ModelError:
+    """Return the error for a reply that took too long; where the endpoint had refused it before, that is why."""
+    if refusal is not None:
+        return _of_status(refusal, str(refusal.status_code))
     advice = "try again, or raise STRATBOX_DEEPSEEK_TIMEOUT_SECONDS"
     return ModelTimeout(f"no whole reply within {settings.timeout_seconds:g} s: {advice}")
 
 
-def _of_status(exc: openai.APIStatusError, told: str) -> ModelError:
-    if exc.status_code == _TOO_MANY:
-        seconds = _retry_after(exc.response.headers)
+def without_key(text: str, settings: DeepSeekSettings) -> str:
+    """Return a text without the key, should it repeat it; what is short is none, but a word that stands for one."""
+    key = settings.api_key.get_secret_value()
+    return text.replace(key, "***") if len(key) >= MIN_KEY_CHARS else text
+
+
+def _of_status(response: httpx2.Response, told: str) -> ModelError:
+    if response.status_code == _TOO_MANY:
+        seconds = _retry_after(response.headers)
         when = "later" if seconds is None else f"in {math.ceil(seconds)} s"
         return RateLimited(f"the endpoint has been asked too much ({told}): try again {when}", seconds)
-    kind, happened, advice = _STATUSES.get(exc.status_code, _FAILS if exc.status_code >= _SERVER else _REFUSES)
+    status = response.status_code
+    kind, happened, advice = _STATUSES.get(status, _FAILS if status >= _SERVER else _REFUSES)
     return kind(f"{happened} ({told}): {advice}")
 
 
-def _reason(exc: Exception, key: str) -> str:
+def _reason(body: Any, settings: DeepSeekSettings) -> str:
     """Return what the endpoint said, one short line after a colon, the key cut out should it repeat it."""
-    body = getattr(exc, "body", None)
-    told = body.get("message") if isinstance(body, dict) else None
+    told = body.get("message") if isinstance(body, dict) else body
     if not isinstance(told, str) or not told.strip():
         return ""
-    return f": {' '.join(excerpt(told.replace(key, '***'), MAX_REASON_CHARS).split())}"
+    return f": {' '.join(excerpt(without_key(told, settings), MAX_REASON_CHARS).split())}"
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
+import httpx2
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["DeepSeekSettings"]
 
 PREFIX = "STRATBOX_DEEPSEEK_"
+MAX_PORT = 65_535
+#: A name, each part as long as DNS has it, or an address; what else a URL may hold no resolver takes.
+_HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*:[0-9a-fA-F:.]*")
 
 
 class DeepSeekSettings(BaseSettings):
@@ -53,11 +57,15 @@ class DeepSeekSettings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = httpx2.URL(url)
+        except (httpx2.InvalidURL, ValueError):
+            parts = httpx2.URL()
+        named = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.host)
+        if not named or parts.port not in (None, *range(1, MAX_PORT + 1)):
             msg = "not an address like https://api.deepseek.com"
             raise ValueError(msg)
-        if parts.username or parts.password or parts.query:
+        if parts.userinfo or parts.query:
             msg = "holds a login or a query: addresses get into logs, so give the key as STRATBOX_DEEPSEEK_API_KEY"
             raise ValueError(msg)
         return url

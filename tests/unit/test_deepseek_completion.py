@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import json
 import logging
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_model import CHARS_PER_TOKEN, Reply, scripted_model
 
-from tasks.deepseek import DeepSeekAgent, DeepSeekSettings
+from tasks.deepseek import DeepSeekAgent, DeepSeekSettings, wire
 from tasks.deepseek.completion import MAX_REPLY_CHARS, Model
 from tasks.errors import (
     ContentFiltered,
@@ -94,6 +95,8 @@ def test_tokens_that_nobody_counted_are_estimated(say: Callable[..., Any]) -> No
         b'{"prompt_tokens": -1, "completion_tokens": 1}',
         b'{"prompt_tokens": 1, "completion_tokens": -1}',
         b'{"prompt_tokens": 1, "completion_tokens": NaN}',
+        b'{"prompt_tokens": 1, "completion_tokens": 0}',
+        b'{"prompt_tokens": 0, "completion_tokens": 1}',
         b'{"prompt_tokens": null, "completion_tokens": "many"}',
     ],
 )
@@ -103,6 +106,12 @@ def test_a_count_that_is_none_does_not_cost_the_reply(usage: bytes) -> None:
     with scripted_model(Reply(body=body)) as model:
         reply = asyncio.run(Model(settings(model.url, stream=False)).complete(CONVERSATION, max_tokens=500))
     assert (reply.text, reply.usage.estimated, reply.usage.completion_tokens) == ("x", True, 1)
+
+
+def test_tokens_of_other_scripts_are_estimated(say: Callable[..., Any]) -> None:
+    """Of Chinese a token holds one character or two."""
+    reply, _ = say(Reply("策略" * 10, usage=False))
+    assert reply.usage.completion_tokens == 20
 
 
 def test_a_reply_that_ran_out_of_tokens_is_not_whole(say: Callable[..., Any]) -> None:
@@ -222,6 +231,13 @@ def test_what_stays_wrong_is_not_tried_again(stream: bool, status: int) -> None:
         assert len(model.requests) == 1
 
 
+def test_a_refusal_that_asks_for_more_patience_than_there_is(say: Callable[..., Any]) -> None:
+    """Is what is told of it, with the time to come again; not that a reply took too long."""
+    with pytest.raises(RateLimited, match=r"429.*in 30 s") as caught:
+        say(Reply(status=429, headers={"Retry-After": "30"}, body=b""), retries=2, timeout_seconds=1)
+    assert caught.value.retry_after == 30
+
+
 def test_an_endpoint_that_keeps_the_line_busy_is_given_up(say: Callable[..., Any]) -> None:
     """Blank lines, as DeepSeek sends them under load, do not reset the time."""
     began = time.monotonic()
@@ -260,7 +276,8 @@ BODIES = [
     b'{"choices": [{"message": {"content": ["text"]}, "finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": "x"}, "finish_reason": 3}]}',
     b'{"choices": [], "usage": null}',
-    b'{"error": {"message": "with a status of 200"}}',
+    b'{"choices": [{"message": {"content": "\xff"}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": ' + b"9" * 5000 + b"}]}",
 ]
 
 
@@ -281,6 +298,89 @@ def test_malformed_events(body: bytes) -> None:
             asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
         assert isinstance(caught.value, MalformedReply | ModelUnavailable)
         assert "\n" not in str(caught.value)
+
+
+FLOOD = b"x" * 2**16
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=FLOOD, endless=True),
+        Reply(body=FLOOD, endless=True, content_type="text/event-stream"),
+        Reply(body=b": busy\n" * 10_000, endless=True, content_type="text/event-stream"),
+        Reply(body=b'data: {"choices": []}\n\n' * 1000, endless=True, content_type="text/event-stream"),
+        Reply(body=b" " * 2**16, endless=True),
+    ],
+    ids=["body", "line", "comments", "empty events", "blanks"],
+)
+def test_a_flood_is_bounded(say: Callable[..., Any], reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends without end is hung up on."""
+    monkeypatch.setattr(wire, "MAX_EVENTS", 10_000)
+    monkeypatch.setattr(wire, "MAX_STREAM_BYTES", 4 * 2**20)
+    with pytest.raises(MalformedReply, match="longer than any"):
+        say(reply, timeout_seconds=60)
+
+
+@pytest.mark.parametrize("status", [307, 401, 500])
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
+def test_the_flood_of_a_refusal_is_cut(say: Callable[..., Any], status: int, headers: dict[str, str]) -> None:
+    """The SDK would read all of it."""
+    with pytest.raises(ModelError, match=str(status)):
+        say(Reply(status=status, headers=headers, body=FLOOD, endless=True))
+
+
+def test_a_bomb_is_not_unpacked(say: Callable[..., Any]) -> None:
+    """A gigabyte of blanks in a megabyte: compressed replies are not asked for, and not taken."""
+    with pytest.raises(MalformedReply, match="compressed, though that was not asked for"):
+        say(Reply(body=gzip.compress(b" " * 2**20), headers={"Content-Encoding": "gzip"}, endless=True))
+
+
+def test_many_choices_cost_little(say: Callable[..., Any]) -> None:
+    """The first counts; the others keep nobody busy, as they would as objects of the SDK."""
+    one = '{"message": {"content": "%s"}, "finish_reason": "stop"}'
+    body = f'{{"choices": [{one % "first"}{(", " + one % "x") * 60_000}]}}'.encode()
+    began = time.thread_time()
+    reply, _ = say(Reply(body=body))
+    assert reply.text == "first"
+    assert time.thread_time() - began < 1  # 0.2 s; as objects of the SDK 5
+
+
+def test_an_error_under_a_status_that_is_none(say: Callable[..., Any]) -> None:
+    """What the endpoint says is told, as text or as it should be."""
+    for told in ({"message": "overloaded"}, "overloaded"):
+        with pytest.raises(ModelUnavailable, match=r"gave up.*: overloaded: try again later"):
+            say(Reply(body=json.dumps({"error": told}).encode()))
+
+
+def test_an_endpoint_that_does_not_stream() -> None:
+    """Though it was asked to: its reply is taken as it comes."""
+    body = b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}'
+    with scripted_model(Reply(body=body)) as model:
+        reply = asyncio.run(Model(settings(model.url, stream=True)).complete(CONVERSATION, max_tokens=500))
+    assert reply.text == "x"
+
+
+def test_an_end_is_not_forgotten() -> None:
+    """Though pieces follow that name none."""
+    events = (
+        b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "length"}]}\r\n\r\n'
+        b'data:{"choices": [{"delta": {}, "finish_reason": null}]}\n\n'
+        b"data: [DONE]\n\ndata: nothing of this is read\n\n"
+    )
+    with scripted_model(Reply(body=events, content_type="text/event-stream")) as model:
+        reply = asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+    assert (reply.text, reply.whole) == ("x", False)
+
+
+def test_only_the_first_choice_is_taken(say: Callable[..., Any]) -> None:
+    """Whatever others there are."""
+    body = (
+        b'{"choices": [{"message": {"content": "a"}, "finish_reason": "stop"},'
+        b' {"message": {"content": "b"}, "finish_reason": "length"}]}'
+    )
+    reply, _ = say(Reply(body=body))
+    assert (reply.text, reply.whole) == ("a", True)
 
 
 def test_an_error_in_the_middle_of_a_stream() -> None:
@@ -359,6 +459,15 @@ def test_the_key_is_nowhere(say: Callable[..., Any], caplog: pytest.LogCaptureFi
         say(reply)
     shown = "".join(traceback.format_exception(caught.value))
     assert KEY not in shown + repr(caught.value) + caplog.text
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_a_key_in_a_reply_is_cut_out(say: Callable[..., Any]) -> None:
+    """It would get into the code, and with it into tasks and results; what is no secret stays."""
+    reply, _ = say(Reply(f"key = '{KEY}'"))
+    assert reply.text == "key = '***'"
+    reply, _ = say(Reply("none of it"), api_key="none")
+    assert reply.text == "none of it"
 
 
 def test_the_key_is_in_no_repr(caplog: pytest.LogCaptureFixture) -> None:
@@ -389,6 +498,17 @@ def test_accounts_at_openai_are_not_told_to_others(monkeypatch: pytest.MonkeyPat
         ("api.deepseek.com", "not an address"),
         ("ftp://api.deepseek.com", "not an address"),
         ("http://", "not an address"),
+        ("http://127.0.0.1:99999", "not an address"),
+        ("http://127.0.0.1:0", "not an address"),
+        ("http://127.0.0.1:-1", "not an address"),
+        ("http://127.0.0.1:port", "not an address"),
+        ("http://[::1", "not an address"),
+        ("http://a..b", "not an address"),
+        ("http://a b", "not an address"),
+        (f"http://{'a' * 70}.com", "not an address"),
+        (f"http://{'ä' * 70}.com", "not an address"),
+        ("https://\x00", "not an address"),
+        ("https://x/\ud800", "not an address"),
         ("https://user:secret@api.deepseek.com", "give the key as"),
         ("https://api.deepseek.com?key=secret", "give the key as"),
     ],
@@ -398,6 +518,23 @@ def test_a_wrong_address_is_refused(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         settings(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/v1", "http://bücher.example", "http://model_1.internal.:80/v1/"])
+def test_unusual_addresses_are_taken(url: str) -> None:
+    """As they are."""
+    assert settings(url).base_url == url
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://127.0.0.1:9", "ftp://secret@127.0.0.1", "://secret", "http://127.0.0.1:secret"]
+)
+def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """One line that says where it is named, without what may be a password."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ModelUnavailable, match="ALL_PROXY") as caught:
+        asyncio.run(Model(settings("http://model.example/v1")).complete(CONVERSATION, max_tokens=500))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("key", ["sk a", "sk-ä", "sk\n", "sk-\x00"])
