@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tasks import message
 from tasks.app import create_app
-from tasks.connection import redis_errors
+from tasks.connection import open_async, redis_errors
 from tasks.datasets import Datasets
 from tasks.document import DatasetRef
 from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, UnknownSubmission
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["StrategyClient"]
 
 LOWEST_PRIORITY = 9
+REACH_SECONDS = 5.0
 #: A caller's key and user make the id of a submission, the same each time.
 KEY_NAMESPACE = uuid.UUID("5a5c3b8e-7d0f-4c52-9a35-0f6f3c1d9b42")
 MAX_KEY_CHARS = 256
@@ -313,6 +314,16 @@ class StrategyClient:
         with redis_errors():
             replies = self._app.control.ping(timeout=timeout)
         return sorted(name for reply in replies for name in reply)
+
+    async def reach(self) -> None:
+        """See within 5 seconds whether Redis answers.
+
+        Raises:
+            BrokerUnavailable: it does not.
+        """
+        with redis_errors():
+            async with asyncio.timeout(REACH_SECONDS), open_async(self._app.conf) as redis:
+                await redis.ping()
 
     def server_info(self) -> dict[str, Any]:
         """Return what Redis says of itself.

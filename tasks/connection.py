@@ -5,6 +5,7 @@ Celery takes the same options for queue and results under different names, and `
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,11 @@ from redis.retry import Retry
 from tasks.errors import BrokerUnavailable, StratboxError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tasks.settings import Settings
 
-__all__ = ["connection_options", "open_async", "open_client", "redis_errors", "sentinel_options"]
+__all__ = ["cancel_check", "connection_options", "open_async", "open_client", "redis_errors", "sentinel_options"]
 
 #: Celery's own with the ledger before them; the second by way of Sentinels.
 _BACKENDS = ("tasks.backend.LedgerBackend", "tasks.backend.LedgerSentinelBackend")
@@ -127,6 +128,22 @@ async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
         else:
             client = redis.asyncio.Redis.from_url(conf.broker_url, **options)
         yield await stack.enter_async_context(client)
+
+
+def cancel_check() -> Callable[[], None]:
+    """Return what raises CancelledError where the running task has been cancelled meanwhile and was not told.
+
+    `asyncio.wait_for` of Python 3.11, beneath redis-py, drops a cancel that comes in the moment in which what it waits
+    for is done. Whoever waits for the next thing would wait on, though a deadline has passed.
+    """
+    task = asyncio.current_task()
+    known = task.cancelling() if task else 0
+
+    def check() -> None:
+        if task and task.cancelling() > known:
+            raise asyncio.CancelledError
+
+    return check
 
 
 def _sentinel(kind: Any, retry: Any, conf: Any, options: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 
-from tasks.connection import open_async
+from tasks.connection import cancel_check, open_async
 from tasks.errors import ResultTimeout, UnknownSubmission
 from tasks.watch import AsyncWatch, Watch
 
@@ -73,16 +73,19 @@ class ResultStore:
         """Do what `wait` does without blocking the event loop."""
         deadline = _deadline(timeout_seconds)
         key = self.key(task_id)
+        check_cancelled = cancel_check()
         async with (
             open_async(self._conf) as client,
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
             await pubsub.subscribe(key)
             meta = self.decode(task_id, await client.get(key))
-            while meta["status"] not in states.READY_STATES:
+            while True:
+                check_cancelled()
+                if meta["status"] in states.READY_STATES:
+                    return meta
                 message = await pubsub.get_message(timeout=_patience(task_id, deadline))
                 meta = self.decode(task_id, message["data"] if message else await client.get(key))
-        return meta
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Watch]:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Submission", "SubmissionState", "cancellation", "in_any_case", "result_of", "submitted"]
 
 
+#: How long whoever leaves waits for what is to be done in any case.
+PATIENCE_SECONDS = 5.0
+
+
 class SubmissionState(StrEnum):
     """Where a submission stands that has no result yet."""
 
@@ -131,8 +135,14 @@ async def submitted(client: StrategyClient, request: ExecutionRequest) -> AsyncI
 
 
 async def in_any_case(function: Callable[..., object], *arguments: object) -> None:
-    """Run a function in a thread, though this task may be cancelled once more before the thread has begun."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
+    """Run a function in a thread, though this task may be cancelled once more before the thread has begun.
+
+    What a silent Redis holds up is not waited for: it goes on in its thread.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    await asyncio.wait([running], timeout=PATIENCE_SECONDS)
+    if running.done():
+        running.result()
 
 
 def cancellation() -> ExecutionResult:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 
+from tasks.connection import cancel_check
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -125,7 +127,9 @@ class AsyncWatch(_Watched):
     async def next(self, timeout_seconds: float | None) -> tuple[str, Meta | None] | None:
         """Return one that has ended, with its record; None when none has within this time."""
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+        check_cancelled = cancel_check()
         while not self._ended:
+            check_cancelled()
             patience = min(max(0.0, deadline - time.monotonic()), SILENCE_SECONDS)
             message = await self._pubsub.get_message(timeout=patience)
             ended = self._heard(message)
@@ -138,4 +142,5 @@ class AsyncWatch(_Watched):
                 await self._pubsub.unsubscribe(*ended)
             elif message is None and time.monotonic() >= deadline:
                 return None
+        check_cancelled()
         return self._ended.popleft()

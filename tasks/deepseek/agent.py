@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from tasks.client import StrategyClient
 from tasks.deepseek.completion import Model
@@ -13,6 +15,7 @@ from tasks.deepseek.outcome import Outcome
 from tasks.deepseek.prompt import contract, task
 from tasks.deepseek.settings import DeepSeekSettings
 from tasks.deepseek.trial import Trial
+from tasks.document import DatasetRef
 from tasks.errors import InvalidRequest
 from tasks.models import ExecutionRequest
 from tasks.settings import LimitSettings
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
     from tasks.deepseek.completion import Message
     from tasks.deepseek.trial import Observer
-    from tasks.document import DatasetRef
     from tasks.models import ExecutionLimits
 
 __all__ = ["DeepSeekAgent"]
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 MAX_PROMPT_CHARS = 32_768
 MAX_ATTEMPTS = 20
+_PROMPT = TypeAdapter(
+    Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_CHARS)]
+)
+_ATTEMPTS = TypeAdapter(Annotated[int, Field(strict=True, ge=1, le=MAX_ATTEMPTS)])
 
 
 class DeepSeekAgent:
@@ -56,7 +62,9 @@ class DeepSeekAgent:
         self._model = Model(self.settings)
 
     async def generate_strategy(self, prompt: str, *, data: JsonValue | DatasetRef = None, user_id: str = "") -> str:
-        """Return a strategy as the model wrote it. It was not checked, let alone run; Redis is not needed.
+        """Return a strategy as the model wrote it. It was not checked, let alone run.
+
+        Redis is asked for nothing but the data of a `DatasetRef`.
 
         Args:
             prompt: what the strategy is to do, at most 32,768 characters.
@@ -65,10 +73,10 @@ class DeepSeekAgent:
 
         Raises:
             InvalidRequest: an argument breaks the contract.
+            UnknownDataset, BrokerUnavailable: the data are not to be had.
             ModelError: the model gave no reply that is of use; NoCode where there is no program in it.
         """
-        request = _checked(prompt, data=data, user_id=user_id)
-        conversation = self._opening(prompt, data, request)
+        conversation = await self._opening(prompt, data, {"user_id": user_id})
         reply = await self._model.complete(conversation, max_tokens=self.settings.max_tokens)
         logger.info("strategy written for %r: %d tokens", user_id, reply.usage.total_tokens)
         return extract(reply.text, whole=reply.whole).code
@@ -99,22 +107,21 @@ class DeepSeekAgent:
             params: as for `StrategyClient.submit`.
             timeout: wall clock of each run, seconds, at most 60.
             seed: as for `StrategyClient.submit`.
-            observer: told what is being done, and of each attempt when it has ended: an error does not lose those.
+            observer: told what is being done, and of each attempt when it has ended. An error, a cancel and the
+                deadline end one, too: what was paid for is not lost.
 
         Raises:
             InvalidRequest: an argument breaks the contract.
             ModelError: the model's endpoint gave no reply that is of use.
-            BrokerUnavailable: Redis does not answer; asked before the model is paid.
-            UnknownDataset, ExecutionLost: as `StrategyClient.submit` and `Submission.result`.
+            BrokerUnavailable, UnknownDataset: Redis does not answer, or has no such data; the model was not asked yet.
+            ExecutionLost, UnreadableResult: as `Submission.result`.
         """
-        if not 1 <= attempts <= MAX_ATTEMPTS:
-            msg = f"attempts: {attempts} is not between 1 and {MAX_ATTEMPTS}"
-            raise InvalidRequest(msg)
+        _hold(_ATTEMPTS, attempts, f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
         fields = {"params": params, "timeout": timeout, "user_id": user_id, "seed": seed}
-        request = _checked(prompt, data=data, **fields)
-        await asyncio.to_thread(self._client.server_info)
+        conversation = await self._opening(prompt, data, fields)
+        await self._client.reach()
         trial = Trial(self._model, self._client, self.settings, observer)
-        ended = await trial.run(self._opening(prompt, data, request), {"data": data, **fields}, attempts)
+        ended = await trial.run(conversation, {"data": data, **fields}, attempts)
         outcome = Outcome(model=self.settings.model, ended=ended, attempts=tuple(trial.attempts))
         logger.info(
             "strategy for %r: %s after %d attempts, %d tokens",
@@ -125,7 +132,11 @@ class DeepSeekAgent:
         )
         return outcome
 
-    def _opening(self, prompt: str, data: JsonValue | DatasetRef, request: ExecutionRequest) -> list[Message]:
+    async def _opening(self, prompt: str, data: JsonValue | DatasetRef, fields: dict[str, Any]) -> list[Message]:
+        """Return what the model is told at first; what is wrong with it is found before anything is paid for."""
+        request = await asyncio.to_thread(_checked, prompt, data=data, **fields)
+        if isinstance(data, DatasetRef):
+            data = await asyncio.to_thread(self._client.datasets.get, data)
         seconds = min(request.timeout or self._limits.timeout_seconds, self._limits.timeout_seconds)
         limits = self._limits.model_copy(update={"timeout_seconds": seconds})
         return [
@@ -136,7 +147,12 @@ class DeepSeekAgent:
 
 def _checked(prompt: str, **fields: Any) -> ExecutionRequest:
     """Return a request with these fields and a program that stands for the one to come."""
-    if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARS:
-        msg = f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters what the strategy is to do"
-        raise InvalidRequest(msg)
+    _hold(_PROMPT, prompt, f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters what the strategy is to do")
     return ExecutionRequest.build("pass", **fields)
+
+
+def _hold(kind: TypeAdapter[Any], value: object, refusal: str) -> None:
+    try:
+        kind.validate_python(value)
+    except ValidationError:
+        raise InvalidRequest(refusal) from None

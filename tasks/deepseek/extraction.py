@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tasks.errors import NoCode
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 __all__ = ["Extracted", "extract"]
 
+#: Byte order marks and spaces without width, which some put before everything; no Python takes them.
+_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"
 #: The end of what a model thought aloud. Some servers send it without its beginning.
 _THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _THINKING = re.compile(r"\s*<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,})[ \t]*\{?\.?(?P<language>[\w+-]*)[^`]*")
-_PYTHON = {"python", "python3", "py", "py3"}
+_FENCE = re.compile(rf"[\s{_UNSEEN}]*(?P<marks>`{{3,}}|~{{3,}})[ \t]*\{{?\.?(?P<language>[\w+-]*)[^`]*")
+_PYTHON = {"python", "python3", "py", "py3", "ipython", "ipython3", "tool_code"}
+_MARKDOWN = {"markdown", "md"}
 #: How a program begins that stands there without a fence.
 _BEGINNING = re.compile(r"(?:import \w|from [\w.]+ import |def \w+\(|class \w|#!|\"\"\")")
 
@@ -53,7 +61,7 @@ def extract(reply: str, *, whole: bool = True) -> Extracted:
         NoCode: there is none, or the reply broke off within it.
     """
     answer = _answer(reply)
-    blocks = [block for block in _blocks(answer) if block.language in {*_PYTHON, ""}]
+    blocks = [block for block in _unwrapped(_blocks(answer)) if block.language in {*_PYTHON, ""}]
     if not blocks and (bare := _bare(answer)):
         blocks = [_Block("", bare, closed=False)]
     if not blocks:
@@ -91,13 +99,25 @@ def _blocks(text: str) -> list[_Block]:
     return [block for block in found if block.text]
 
 
+def _unwrapped(blocks: Iterable[_Block]) -> Iterator[_Block]:
+    """Give what stands in blocks of Markdown in their place: some models wrap all of a reply in one."""
+    for block in blocks:
+        if block.language in _MARKDOWN:
+            # The fence that closes the inner one has been taken for the outer's.
+            yield from (replace(inner, closed=inner.closed or block.closed) for inner in _blocks(block.text))
+        else:
+            yield block
+
+
 def _closes(line: str, marks: str) -> bool:
     stripped = line.strip()
     return stripped.startswith(marks) and not stripped.strip(marks[0])
 
 
 def _block(opening: re.Match[str], lines: list[str], *, closed: bool) -> _Block:
-    code = textwrap.dedent("\n".join(lines)).strip("\n")
+    code = "\n".join(lines).strip("\n").lstrip(_UNSEEN)
+    if code.startswith((" ", "\t")):  # of a list; else it would empty blank lines of a string
+        code = textwrap.dedent(code).strip("\n")
     return _Block(opening["language"].lower(), f"{code}\n" if code.strip() else "", closed)
 
 
@@ -105,8 +125,9 @@ def _bare(text: str) -> str:
     """Return the program of a reply without fences: from the first line that begins one."""
     lines = _lines(text)
     for number, line in enumerate(lines):
-        if _BEGINNING.match(line):
-            return "\n".join(lines[number:]).strip("\n") + "\n"
+        if _BEGINNING.match(line.lstrip(_UNSEEN)):
+            program = itertools.takewhile(lambda line: not _FENCE.fullmatch(line), lines[number:])
+            return "\n".join(program).strip("\n").lstrip(_UNSEEN) + "\n"
     return ""
 
 

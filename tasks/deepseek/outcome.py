@@ -44,6 +44,10 @@ class Ended(StrEnum):
     TOKENS = "tokens"
     #: The deadline has come.
     TIME = "time"
+    #: Somebody cancelled what ran.
+    CANCELLED = "cancelled"
+    #: An error did; `solve` raises it, and gives no outcome.
+    ERROR = "error"
 
 
 class _Record(BaseModel):

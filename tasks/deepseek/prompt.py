@@ -11,7 +11,6 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from tasks.deepseek.outcome import Verdict
-from tasks.document import DatasetRef
 from tasks.excerpt import excerpt, printable
 from tasks.exports import LIBRARIES
 from tasks.models import MIB
@@ -94,16 +93,12 @@ def contract(policy: Policy, limits: ExecutionLimits) -> str:
     )
 
 
-def task(prompt: str, data: JsonValue | DatasetRef, params: dict[str, JsonValue] | None = None) -> str:
+def task(prompt: str, data: JsonValue, params: dict[str, JsonValue] | None = None) -> str:
     """Return the first message: the task, and what the data look like."""
-    if isinstance(data, DatasetRef):
-        told = f"The data are {data.size_bytes:,} bytes of JSON that are not shown here: look at their keys first."
-    else:
-        shown = {} if data is None else data
-        if params is not None and isinstance(shown, dict):
-            shown = {**shown, "params": params}
-        told = f"The data file holds:\n{_quote('outline of the data', _outline(shown))}"
-    return f"{prompt.strip()}\n\n{told}"
+    shown = {} if data is None else data
+    if params is not None and isinstance(shown, dict):
+        shown = {**shown, "params": params}
+    return f"{prompt.strip()}\n\nThe data file holds:\n{_quote('outline of the data', _outline(shown))}"
 
 
 def feedback(

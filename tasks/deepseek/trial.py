@@ -83,9 +83,10 @@ class Trial:
         except TimeoutError:
             if not clock.expired():  # ours to tell apart: the model's own has the same base
                 raise
-            if self._pending:
-                self._end(self._pending)
             return Ended.TIME
+        finally:
+            if self._pending:  # it was paid for
+                self._end(self._pending)
 
     async def _until_solved(self, conversation: list[Message], fields: dict[str, Any], attempts: int) -> Ended:
         for number in range(1, attempts + 1):
@@ -109,6 +110,8 @@ class Trial:
             self._end(attempt)
             if attempt.verdict is Verdict.SUCCEEDED:
                 return Ended.SOLVED
+            if attempt.verdict is Verdict.CANCELLED:
+                return Ended.CANCELLED
             said = f"```python\n{attempt.code}```" if attempt.code else excerpt(reply.text, MAX_ECHO_CHARS) or "…"
             conversation += [
                 {"role": "assistant", "content": said},
@@ -132,7 +135,7 @@ class Trial:
         self._pending = written = written.model_copy(update={"code": found.code})
         report = await asyncio.to_thread(self._validator.validate, found.code)
         if report:
-            request = ExecutionRequest.build(found.code, **fields)
+            request = await asyncio.to_thread(ExecutionRequest.build, found.code, **fields)
             written, result = await self._execute(written, request)
         else:
             result = policy_refusal(report.violations)

@@ -35,6 +35,14 @@ LONG = "import math\n" + "x = math.pi\n" * 40
         f"1. The program:\n\n   ```python\n   {CODE.strip().replace(chr(10), chr(10) + '   ')}\n   ```\n",
         CODE,
         f"Sure, here it is.\n\n{CODE}",
+        f"{CODE}\n```json\n{{}}\n```\n",
+        f"\ufeff{FENCED}",
+        f"\u200b```python\n\ufeff{CODE}```",
+        f"\ufeff{CODE}",
+        f"```ipython\n{CODE}```",
+        f"```tool_code\n{CODE}```",
+        f"```markdown\nHere it is:\n{FENCED}\n```\n",
+        f"````md\n{FENCED}\n````\n",
     ],
 )
 def test_code_is_found(reply: str) -> None:
@@ -55,6 +63,12 @@ def test_code_is_found(reply: str) -> None:
 def test_what_was_thought_aloud_is_left_out(reply: str) -> None:
     """Drafts among the thoughts are not the answer, even where the opening tag is missing."""
     assert extract(reply).code == CODE
+
+
+def test_blank_lines_of_a_string_stay_as_they_are() -> None:
+    """They are part of what the program says."""
+    code = 'print("""a\n   \nb""")\n'
+    assert extract(f"```python\n{code}```").code == code
 
 
 def test_a_tag_in_a_string_is_no_thought() -> None:

@@ -22,7 +22,6 @@ from tasks.deepseek.prompt import (
     feedback,
     task,
 )
-from tasks.document import DatasetRef
 from tasks.exports import LIBRARIES
 from tasks.models import ErrorDetail, ExecutionLimits, ExecutionResult, ExecutionStatus
 from tasks.policy import DEFAULT_POLICY
@@ -122,11 +121,6 @@ def test_the_task_has_an_outline_of_the_data() -> None:
 def test_data_of_any_kind_have_an_outline(data: Any, told: str) -> None:
     """None stands for an empty object, as in a request."""
     assert quotes(task("x", data))["outline of the data"] == told
-
-
-def test_a_data_set_is_told_by_its_size() -> None:
-    """Its content is with the workers."""
-    assert "12,345 bytes" in task("x", DatasetRef("ab" * 32, 12_345))
 
 
 @given(
