@@ -24,7 +24,7 @@ from tasks.client import StrategyClient
 from tasks.errors import InvalidRequest, ResultTimeout, StratboxError
 from tasks.excerpt import excerpt
 from tasks.models import ExecutionLimits, ExecutionRequest, ExecutionStatus, Violation, one_line
-from tasks.submission import SubmissionState
+from tasks.submission import PATIENCE_SECONDS, SubmissionState, submitted
 from tasks.tool import (
     WORD_CHARACTERS,
     Answer,
@@ -51,6 +51,7 @@ INSTRUCTIONS = """\
 Runs trading strategies, Python programs, each in a sandbox of its own. run_strategy runs one and waits for its result.
 For several at once: submit each, then ask for each result. policy says which names a strategy may import."""
 MAX_WAIT_SECONDS = 60.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 READS = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
 RUNS = types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -139,6 +140,7 @@ class StrategyTools:
         self._limits = limits
         self._policy = client.settings.policy()
         self._validator = ASTValidator(self._policy)
+        self._calls: set[asyncio.Task[types.CallToolResult]] = set()
         self._tools = {
             "validate": _Tool(self.validate, Source, Checked, READS),
             "run_strategy": _Tool(self.run_strategy, ExecutionRequest, Answer, RUNS),
@@ -159,8 +161,8 @@ class StrategyTools:
 
     async def submit(self, asked: ExecutionRequest) -> Handle:
         """Send a strategy, as for run_strategy, without waiting for it."""
-        submission = await asyncio.to_thread(self._client.submit_request, asked)
-        return Handle(submission_id=submission.id)
+        async with submitted(self._client, asked) as submission:  # who has given up by then never learns its id
+            return Handle(submission_id=submission.id)
 
     async def result(self, asked: Wait) -> Standing:
         """Return what came of a submission, or where it stands; results are kept for a time."""
@@ -183,6 +185,13 @@ class StrategyTools:
         modules = {module: tuple(sorted(names)) for module, names in sorted(self._policy.modules.items())}
         return Rules(contract=contract(self._policy, self._limits), modules=modules, limits=self._limits)
 
+    async def abandon(self) -> None:
+        """Cancel the calls that are being answered, and with them what they run; wait for some seconds."""
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=2 * PATIENCE_SECONDS)
+
     def listed(self) -> list[types.Tool]:
         """Return the tools as hosts list them."""
         whole = run_strategy_tool(self._policy, self._limits)["function"]
@@ -199,9 +208,16 @@ class StrategyTools:
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
         """Do what a model asks for; whatever is wrong is one line for it to read."""
+        answering = asyncio.create_task(self._answer(name, arguments))
+        self._calls.add(answering)
+        answering.add_done_callback(self._calls.discard)
+        return await answering
+
+    async def _answer(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
         try:
             tool = self._tool(name)
-            given = (await tool.call(self._read(tool.takes, arguments))).model_dump(mode="json")
+            asked = await asyncio.to_thread(self._read, tool.takes, arguments)
+            given = (await tool.call(asked)).model_dump(mode="json")
         except StratboxError as exc:
             return _failure(error_line(exc))
         except Exception as exc:  # noqa: BLE001  # it ends one call, not the server
@@ -263,12 +279,35 @@ def serve(settings: Settings, user_id: str, limits: ExecutionLimits) -> None:
     Raises:
         InvalidRequest: this is no name of a user.
     """
-    # The SDK reads stdin in a thread that nothing interrupts: Python's own way out would wait for the next line.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with StrategyClient(settings) as client:
-        asyncio.run(_serve(server(StrategyTools(client, user_id, limits))))
+        asyncio.run(_serve(StrategyTools(client, user_id, limits)))
 
 
-async def _serve(one: Server) -> None:
-    async with stdio_server() as (incoming, outgoing):
-        await one.run(incoming, outgoing, one.create_initialization_options())
+async def _serve(tools: StrategyTools) -> None:
+    loop = asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
+
+    def end(number: signal.Signals) -> None:
+        ending.append(loop.create_task(_end(tools, number)))
+
+    for one in ENDING_SIGNALS:
+        if signal.getsignal(one) is not signal.SIG_IGN:  # as `nohup` has it
+            loop.add_signal_handler(one, end, one)
+    serving = server(tools)
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            await serving.run(incoming, outgoing, serving.create_initialization_options())
+    except* OSError:
+        logger.info("the host reads no more")
+
+
+async def _end(tools: StrategyTools, number: signal.Signals) -> None:
+    """Cancel what the host waits for, and end as this signal ends a process.
+
+    The SDK reads stdin in a thread that nothing interrupts: Python's own way out would wait for the next line.
+    """
+    try:
+        await tools.abandon()
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

@@ -6,6 +6,7 @@ trusted no more than what a strategy prints.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -244,7 +245,7 @@ async def call_run_strategy(
         patience: how long to wait for the result, seconds; then the strategy is cancelled.
     """
     try:
-        request = request_of(_object(arguments), user_id)
+        request = await asyncio.to_thread(lambda: request_of(_object(arguments), user_id))
         return json.dumps(answer(await run(client, request, patience)), ensure_ascii=False)
     except StratboxError as exc:
         return f"error: {error_line(exc)}"

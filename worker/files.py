@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,11 +12,11 @@ from tasks.errors import InvalidRequest
 from tasks.models import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pydantic import JsonValue
 
-__all__ = ["check_outputs", "check_source", "check_writable", "parse_json", "read", "read_json", "write"]
+__all__ = ["check_outputs", "check_source", "check_writable", "parse_json", "read", "read_input", "read_json", "write"]
 
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
@@ -29,25 +30,16 @@ def read(path: Path) -> str:
     Raises:
         InvalidRequest: it cannot be read, or is no UTF-8.
     """
-    try:
-        # Opening one waits for a writer, perhaps for ever. A shell's pipe, `<(...)`, has no name in the file system.
-        if Path(os.path.realpath(path)).is_fifo():
-            msg = f"{path}: a named pipe; give a file"
-            raise InvalidRequest(msg)
-        # Bytes first: reading as text would turn the line ends of the code into others.
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise _refusal(path, exc) from exc
-    # A device has no size that could be asked for.
-    if len(content) > MAX_FILE_BYTES:
-        msg = f"{path}: more than {MAX_FILE_BYTES:,} bytes, far over every limit"
-        raise InvalidRequest(msg)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        msg = f"{path}: not UTF-8 text (byte {exc.start})"
-        raise InvalidRequest(msg) from exc
+    return _read(str(path), lambda: _content(path))
+
+
+def read_input() -> str:
+    """Return the text on standard input.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is no UTF-8.
+    """
+    return _read("standard input", lambda: sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
 
 
 def read_json(path: Path) -> JsonValue:
@@ -135,6 +127,32 @@ def parse_json(text: str, name: str) -> JsonValue:
     return content
 
 
+def _read(name: str, content: Callable[[], bytes]) -> str:
+    try:
+        # Bytes first: reading as text would turn the line ends of the code into others.
+        read = content()
+    except OSError as exc:
+        raise _refusal(name, exc) from exc
+    # A device has no size that could be asked for.
+    if len(read) > MAX_FILE_BYTES:
+        msg = f"{name}: more than {MAX_FILE_BYTES:,} bytes, far over every limit"
+        raise InvalidRequest(msg)
+    try:
+        return read.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        msg = f"{name}: not UTF-8 text (byte {exc.start})"
+        raise InvalidRequest(msg) from exc
+
+
+def _content(path: Path) -> bytes:
+    # Opening one waits for a writer, perhaps for ever. A shell's pipe, `<(...)`, has no name in the file system.
+    if Path(os.path.realpath(path)).is_fifo():
+        msg = f"{path}: a named pipe; give a file"
+        raise InvalidRequest(msg)
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
 def _written_to(path: Path) -> Path:
     """Return the file, or the folder in which it would be new: of a link that leads nowhere, that of its target."""
     try:
@@ -161,5 +179,5 @@ def _is_deep(content: JsonValue) -> bool:
     return True
 
 
-def _refusal(path: Path, exc: OSError) -> InvalidRequest:
+def _refusal(path: Path | str, exc: OSError) -> InvalidRequest:
     return InvalidRequest(f"{path}: {(exc.strerror or str(exc)).lower()}")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tasks.document import DatasetRef
 from tasks.errors import InvalidRequest
 from tasks.excerpt import excerpt, printable
 from worker import display, files
-from worker.options import Seed, Timeout, User  # noqa: TC001  # typer needs them at run time
+from worker.interrupt import ending_signals_interrupt
+from worker.options import Dataset, Seed, Timeout, User  # noqa: TC001  # typer needs them at run time
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -31,12 +33,15 @@ Prompt = Annotated[
 Data = Annotated[Path | None, typer.Option(help="JSON file the strategy finds; the model is told its outline.")]
 Attempts = Annotated[int, typer.Option(min=1, max=20, help="How many strategies are written at most.")]
 Output = Annotated[Path | None, typer.Option("--out", help="Write the strategy to this file, not to stdout.")]
+Params = Annotated[str | None, typer.Option(help="JSON object; the strategy finds it in its data, as `params`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print all attempts, with code, verdict and usage, as JSON.")]
 
 
 def generate(
     prompt: Prompt,
     data: Data = None,
+    dataset: Dataset = None,
+    params: Params = None,
     attempts: Attempts = 3,
     out: Output = None,
     timeout: Timeout = None,
@@ -45,27 +50,37 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Have a model write a strategy, run it through Redis, and have it repaired until it succeeds."""
-    content = None if data is None else files.read_json(data)
+    files.check_source(data, dataset)
+    content = DatasetRef(dataset, 0) if dataset is not None else None if data is None else files.read_json(data)
     files.check_outputs(filter(None, (out,)), filter(None, (data,)))
-    text = files.read(Path("/dev/stdin")) if prompt == "-" else prompt
+    options = {
+        "params": None if params is None else files.parse_json(params, "--params"),
+        "user_id": user,
+        "attempts": attempts,
+        "timeout": timeout,
+        "seed": seed,
+    }
+    text = files.read_input() if prompt == "-" else prompt
     progress = _Progress()
-    options = {"user_id": user, "attempts": attempts, "timeout": timeout, "seed": seed}
-    try:
-        outcome = asyncio.run(_solve(text, content, progress, options))
-    except BaseException:
-        _keep(progress.code, out)  # it was paid for
-        raise
-    _show(outcome, out, as_json=as_json)
-    raise typer.Exit(SUCCEEDED if outcome.success else NO_SUCCESS)
+    with ending_signals_interrupt():
+        try:
+            outcome = asyncio.run(_solve(text, content, progress, options))
+        except BaseException as exc:
+            if progress.attempts:  # they were paid for
+                _give(progress.outcome(interrupted=isinstance(exc, KeyboardInterrupt)), out, as_json=as_json)
+            raise
+    given = _give(outcome, out, as_json=as_json)
+    raise typer.Exit(SUCCEEDED if outcome.success and given else NO_SUCCESS)
 
 
-async def _solve(prompt: str, data: JsonValue, progress: _Progress, options: dict[str, Any]) -> Outcome:
+async def _solve(prompt: str, data: JsonValue | DatasetRef, progress: _Progress, options: dict[str, Any]) -> Outcome:
     try:
         from tasks.deepseek import DeepSeekAgent  # noqa: PLC0415  # an extra
     except ModuleNotFoundError as exc:
         msg = f"generate: {exc}"
         raise InvalidRequest(msg) from exc
     agent = DeepSeekAgent()
+    progress.model = agent.settings.model
     with progress:
         return await agent.solve(prompt, data, observer=progress, **options)
 
@@ -74,9 +89,17 @@ class _Progress:
     """What is shown on stderr while it comes about: on a terminal a line that moves, and each attempt as it ends."""
 
     def __init__(self) -> None:
-        #: The last strategy there was.
-        self.code = ""
+        #: Those that have ended.
+        self.attempts: list[Attempt] = []
+        self.model = ""
         self._status = display.err.status("asking the model")
+
+    def outcome(self, *, interrupted: bool) -> Outcome:
+        """Return what there is where an error or an interrupt leaves no outcome."""
+        from tasks.deepseek import Ended, Outcome  # noqa: PLC0415  # an extra
+
+        ended = Ended.CANCELLED if interrupted else Ended.ERROR
+        return Outcome(model=self.model, ended=ended, attempts=tuple(self.attempts))
 
     def __enter__(self) -> None:
         self._status.start()
@@ -90,12 +113,11 @@ class _Progress:
 
     def running(self, attempt: Attempt) -> None:
         """Say which submission it is."""
-        self.code = attempt.code
         self._status.update(f"attempt {attempt.number}: with the workers as {attempt.submission_id}")
 
     def ended(self, attempt: Attempt) -> None:
         """Say what became of an attempt."""
-        self.code = attempt.code or self.code
+        self.attempts.append(attempt)
         _show_attempt(attempt)
 
 
@@ -122,18 +144,26 @@ def _gist(attempt: Attempt) -> str:
     return excerpt(str(attempt.result.json().get("headline", "")), MAX_HEADLINE_CHARS)
 
 
-def _show(outcome: Outcome, out: Path | None, *, as_json: bool) -> None:
-    """Give what was asked for, and say in a line how it ended."""
+def _give(outcome: Outcome, out: Path | None, *, as_json: bool) -> bool:
+    """Give what was asked for, and say in a line how it ended; return whether it went where it was to go."""
+    failure = None
     if out and outcome.code:
-        files.write(out, outcome.code.encode())
+        try:
+            files.write(out, outcome.code.encode())
+        except InvalidRequest as exc:
+            failure = str(exc)
+            display.show_line("not written", failure)
+    written = out is not None and failure is None
     if as_json:
         display.write(outcome.model_dump_json())
-    elif not out:
-        _write_code(outcome.code)
+    elif outcome.code and not written:
+        # As it is, unless it could steer a terminal.
+        display.write((printable(outcome.code) if display.out.is_terminal else outcome.code).removesuffix("\n"))
     made = "1 attempt" if len(outcome.attempts) == 1 else f"{len(outcome.attempts)} attempts"
-    where = f"; the last strategy is in {out}" if out and outcome.code else ""
+    where = f"; the last strategy is in {out}" if written and outcome.code else ""
     line = f"{made}, {outcome.usage.total_tokens:,} tokens of {outcome.model}: {_ENDS[outcome.ended]}{where}"
     display.err.print(printable(line), markup=False)
+    return failure is None
 
 
 _ENDS = {
@@ -141,21 +171,6 @@ _ENDS = {
     "attempts": "none succeeded; --attempts allows more",
     "tokens": "the tokens are used up; STRATBOX_DEEPSEEK_TOKEN_BUDGET allows more",
     "time": "out of time; STRATBOX_DEEPSEEK_DEADLINE_SECONDS allows more. Is a worker there (stratbox doctor)?",
+    "cancelled": "cancelled",
+    "error": "cut off by an error",
 }
-
-
-def _keep(code: str, out: Path | None) -> None:
-    """Give away the last strategy before an error ends the command: it was paid for."""
-    if not code:
-        return
-    if out is None:
-        _write_code(code)
-        return
-    files.write(out, code.encode())
-    display.err.print(printable(f"the last strategy is in {out}"), markup=False)
-
-
-def _write_code(code: str) -> None:
-    if code:
-        # As it is, unless it could steer a terminal.
-        display.write((printable(code) if display.out.is_terminal else code).removesuffix("\n"))

@@ -333,6 +333,37 @@ def test_a_host_that_goes_away_ends_server_and_strategy(redis_url: str, client: 
     assert logged == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_server_that_is_ended_ends_its_strategy(redis_url: str, client: StrategyClient, number: int) -> None:
+    """As hosts do that do not wait for it to see the end of its input."""
+    with bare(redis_url) as server:
+        assert server.stdin
+        server.stdin.write(message("tools/call", 2, name="run_strategy", arguments={"code": LOOP}))
+        server.stdin.flush()
+        (submission_id,) = until(lambda: running(client))
+        server.send_signal(number)
+        assert server.wait(15) == -number
+        assert client.submission(submission_id).result(20).status is ExecutionStatus.CANCELLED
+        assert server.stderr
+        assert server.stderr.read() == ""
+
+
+def test_a_host_that_reads_no_more_ends_the_server(redis_url: str) -> None:
+    """And gets no traceback."""
+    with bare(redis_url) as server:
+        assert server.stdin
+        assert server.stdout
+        assert "serverInfo" in server.stdout.readline()
+        server.stdout.close()
+        server.stdin.write(message("tools/call", 3, name="validate", arguments={"code": "1"}))
+        server.stdin.flush()
+        time.sleep(1)
+        server.stdin.close()
+        assert server.wait(15) == 0
+        assert server.stderr
+        assert server.stderr.read() == ""
+
+
 def test_ctrl_c_ends_the_server_at_once() -> None:
     """Although nothing comes on stdin."""
     with bare(NO_REDIS) as server:
@@ -345,8 +376,9 @@ def test_ctrl_c_ends_the_server_at_once() -> None:
 class Broken(StrategyClient):
     """A client with a mistake in it."""
 
-    def submit_request(self, request: ExecutionRequest, **_: Any) -> Submission:
+    def submit_as(self, submission: Submission, request: ExecutionRequest, **_: Any) -> None:
         """Fail with what nobody but its owner may read."""
+        del submission
         raise RuntimeError(request.code)
 
 
@@ -359,7 +391,7 @@ async def test_a_mistake_of_ours_tells_nobody_the_code(caplog: pytest.LogCapture
     assert told.is_error
     assert text_of(told) == "the server has failed, its log says where: this is not the strategy's fault"
     assert "RuntimeError in the tool submit" in caplog.text
-    assert "submit_request" in caplog.text
+    assert "submit_as" in caplog.text
     assert "secret_alpha" not in caplog.text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from tasks.errors import InvalidRequest
 from tasks.excerpt import printable
 from tasks.models import ExecutionStatus
 from worker import display, files
+from worker.interrupt import ending_signals_interrupt
 from worker.options import Dataset, Seed, Timeout, User  # noqa: TC001  # typer needs them at run time
 from worker.sweep import grid, heatmap
 from worker.sweep.ranking import LOST, NOT_RUN, Outcome, best_first, label, outcome_of, table, to_csv, to_json
@@ -78,7 +78,7 @@ def sweep(
     ended: dict[str, Outcome] = {}
     submitted: set[str] = set()
     failures: list[str] = []
-    with _ending_signals_interrupt():
+    with ending_signals_interrupt():
         try:
             with StrategyClient() as client:
                 asked = _noting(whole, submitted)
@@ -110,27 +110,6 @@ def _shared(data: Path | None, dataset: str | None) -> Any:
         msg = f"{data}: must hold an object, in which each point becomes the key `params`"
         raise InvalidRequest(msg)
     return content
-
-
-@contextlib.contextmanager
-def _ending_signals_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP act like Ctrl-C, once: a shell that ends sends more than one."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    # `nohup` has it ignored.
-    known = {one: kept for one in signals if (kept := signal.getsignal(one)) is not signal.SIG_IGN}
-
-    def interrupt(*_: object) -> None:
-        for one in known:
-            signal.signal(one, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    try:
-        for one in known:
-            signal.signal(one, interrupt)
-        yield
-    finally:
-        for one, kept in known.items():
-            signal.signal(one, kept)
 
 
 def _noting(points: Iterable[dict[str, Any]], submitted: set[str]) -> Iterator[dict[str, Any]]:
