@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from local import private_redis
 from scripted_model import Reply, ScriptedModel, scripted_model
 
-from tasks import ExecutionStatus, Settings, StrategyClient
+from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient
 from tasks.deepseek import Attempt, DeepSeekAgent, DeepSeekSettings, Ended, Outcome, Verdict
-from tasks.errors import BrokerUnavailable, InvalidRequest, OutOfCredit
+from tasks.deepseek.completion import estimate_tokens
+from tasks.deepseek.trial import LEAST_REPLY_TOKENS
+from tasks.errors import BrokerUnavailable, InvalidRequest, OutOfCredit, UnknownDataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +63,13 @@ class Watching:
         self.steps: list[tuple[str, int]] = []
         self.attempts: list[Attempt] = []
         self.submission_id = ""
+        self.writes = asyncio.Event()
         self.runs = asyncio.Event()
 
     def asking(self, number: int, characters: int) -> None:
         """The model writes."""
         del characters
+        self.writes.set()
         self.steps.append(("asking", number))
 
     def running(self, attempt: Attempt) -> None:
@@ -117,7 +123,7 @@ def test_deepseek_repairs_what_was_refused_and_what_took_too_long(
         says(RSI),
         data=MARKET,
         user_id="user_123",
-        timeout=1.5,
+        timeout=3,
         stream=stream,
         observer=watching,
     )
@@ -141,7 +147,7 @@ def test_deepseek_repairs_what_was_refused_and_what_took_too_long(
     assert IMPORTS_OS in told[1][2]["content"]
     assert "Here it is" not in told[1][2]["content"]
     assert "line 1: `os`: the module os is not allowed" in first.feedback
-    assert "still running after 1.5 s" in second.feedback
+    assert "still running after 3 s" in second.feedback
     assert "position opened" in second.feedback
     # Paid for, and traceable.
     assert outcome.usage.total_tokens == sum(attempt.usage.total_tokens for attempt in outcome.attempts) > 3000
@@ -238,6 +244,30 @@ def test_deepseek_gives_up_when_the_tokens_are_used_up(solve: Solve) -> None:
     assert model.requests == []
 
 
+def test_deepseek_is_not_asked_for_a_reply_too_short_for_a_strategy(solve: Solve) -> None:
+    """What is left of the budget after the conversation is less than any takes."""
+    _, model = solve(says(ANSWERS))
+    asked = estimate_tokens(model.conversation())
+    outcome, model = solve(says(ANSWERS), token_budget=asked + LEAST_REPLY_TOKENS - 1)
+    assert (outcome.ended, outcome.attempts, model.requests) == (Ended.TOKENS, (), [])
+    outcome, model = solve(says(ANSWERS), token_budget=asked + LEAST_REPLY_TOKENS)
+    assert [request["max_tokens"] for _, request in model.requests] == [LEAST_REPLY_TOKENS] == [256]
+    assert outcome.success
+
+
+def test_deepseek_s_deadline_is_told_from_other_timeouts(solve: Solve) -> None:
+    """An observer's TimeoutError is his own; what was paid for is kept."""
+
+    class Failing(Watching):
+        def running(self, attempt: Attempt) -> None:
+            raise TimeoutError(attempt.number)
+
+    failing = Failing()
+    with pytest.raises(TimeoutError, match=r"^1$"):
+        solve(says(LOOPS), observer=failing)
+    assert [attempt.code for attempt in failing.attempts] == [LOOPS]
+
+
 def test_deepseek_gives_up_at_the_deadline_while_the_model_writes(solve: Solve) -> None:
     """What was there is in the outcome; the reply that is late is not."""
     began = time.monotonic()
@@ -326,12 +356,95 @@ def test_deepseek_is_not_paid_when_redis_is_away() -> None:
         assert model.requests == []
 
 
+def test_deepseek_is_not_paid_when_redis_is_silent() -> None:
+    """It accepts, and says nothing: some seconds, whatever the deadline is."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, scripted_model(says(ANSWERS)) as model:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        began = time.monotonic()
+        with StrategyClient(Settings(redis_url=url)) as lost, pytest.raises(BrokerUnavailable):
+            asyncio.run(DeepSeekAgent(known(model), client=lost).solve(PROMPT))
+        assert time.monotonic() - began < 15
+        assert model.requests == []
+
+
+def test_deepseek_s_strategy_is_kept_when_redis_dies_meanwhile() -> None:
+    """While the model writes: it was paid for, and the observer has it."""
+    watching = Watching()
+    with private_redis() as url, redis.Redis.from_url(url) as store, scripted_model(says(ANSWERS)) as model:
+
+        def asking(number: int, characters: int) -> None:
+            if number == 1 and not watching.steps:
+                store.shutdown(nosave=True)
+            Watching.asking(watching, number, characters)
+
+        watching.asking = asking  # type: ignore[method-assign]
+        with StrategyClient(Settings(redis_url=url)) as dying, pytest.raises(BrokerUnavailable):
+            asyncio.run(DeepSeekAgent(known(model), client=dying).solve(PROMPT, observer=watching))
+    assert [(attempt.verdict, attempt.code) for attempt in watching.attempts] == [(Verdict.NOT_RUN, ANSWERS)]
+
+
+def test_deepseek_s_strategy_is_kept_when_cancelled_before_there_is_room(redis_url: str) -> None:
+    """Nor does it run later."""
+    watching = Watching()
+    with StrategyClient(Settings(redis_url=redis_url, max_per_tenant=1)) as narrow:
+        busy = narrow.submit(LOOPS, user_id="busy")
+
+        async def give_up() -> None:
+            with scripted_model(says(ANSWERS)) as model:
+                agent = DeepSeekAgent(known(model), client=narrow)
+                solving = asyncio.ensure_future(agent.solve(PROMPT, user_id="busy", observer=watching))
+                await watching.writes.wait()
+                await asyncio.sleep(1)
+                solving.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await solving
+
+        asyncio.run(give_up())
+        assert [(attempt.verdict, attempt.code) for attempt in watching.attempts] == [(Verdict.NOT_RUN, ANSWERS)]
+        assert busy.cancel()
+
+
+def test_deepseek_is_told_the_outline_of_a_data_set(solve: Solve, client: StrategyClient) -> None:
+    """And of the parameters in it; one that is gone is told before the model is asked."""
+    ref = client.datasets.put(MARKET)
+    assert client.datasets.get(ref) == MARKET
+    outcome, model = solve(says(RSI), data=ref, params={"fast": 5})
+    assert outcome.success
+    told = model.conversation(0)[1]["content"]
+    assert 'data["bars"]["close"]: list of 5,031, from 1228.1 to 2506.85' in told
+    assert 'data["params"]["fast"]: 5' in told
+    with pytest.raises(UnknownDataset):
+        solve(Reply(status=500, body=b""), data=DatasetRef("ab" * 32, 10))
+
+
+def test_deepseek_ends_with_what_somebody_cancels(agent: Callable[..., DeepSeekAgent], client: StrategyClient) -> None:
+    """Another attempt would run what was not wanted."""
+    watching = Watching()
+
+    async def cancel() -> Outcome:
+        with scripted_model(says(LOOPS)) as model:
+            solving = asyncio.ensure_future(agent(model).solve(PROMPT, timeout=60, observer=watching))
+            await watching.runs.wait()
+            await asyncio.to_thread(client.cancel, watching.submission_id)
+            return await solving
+
+    outcome = asyncio.run(cancel())
+    assert (outcome.ended, verdicts(outcome), outcome.success) == (Ended.CANCELLED, ["cancelled"], False)
+    assert outcome.code == LOOPS
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"attempts": 0}, "attempts: 0 is not between 1 and 20"),
-        ({"attempts": 21}, "attempts: 21 is not between 1 and 20"),
+        ({"attempts": 0}, "attempts: 0 is not a whole number from 1 to 20"),
+        ({"attempts": 21}, "attempts: 21 is not a whole number from 1 to 20"),
+        ({"attempts": "3"}, "attempts: '3' is not"),
+        ({"attempts": 1.5}, "attempts: 1.5 is not"),
+        ({"attempts": True}, "attempts: True is not"),
         ({"prompt": " "}, "prompt: say in 1 to 32,768 characters"),
+        ({"prompt": None}, "prompt: say"),
+        ({"prompt": b"RSI"}, "prompt: say"),
+        ({"prompt": "half a pair: \ud800"}, "prompt: say"),
         ({"timeout": 61}, "timeout"),
         ({"seed": -1}, "seed"),
         ({"user_id": "a\nb"}, "user_id"),
@@ -387,11 +500,13 @@ def test_an_outcome_of_deepseek_is_json(solve: Solve) -> None:
 def generate(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `stratbox generate` against a script."""
 
-    def call(*arguments: str | Path, script: list[Reply], **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, script: list[Reply], stdin: str = "") -> subprocess.CompletedProcess[str]:
         with scripted_model(*script) as model:
-            env = _environment(redis_url, model) | environment
+            env = _environment(redis_url, model)
             command = [STRATBOX, "generate", *map(str, arguments)]
-            return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+            return subprocess.run(
+                command, env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+            )
 
     return call
 
@@ -404,7 +519,7 @@ def _environment(redis_url: str, model: ScriptedModel) -> dict[str, str]:
 def test_deepseek_on_the_command_line(generate: Callable[..., Any], tmp_path: Path) -> None:
     """Imports os, times out, succeeds: three attempts told as they end, the strategy in the file, exit code 0."""
     done = generate(
-        *(PROMPT, "--data", MARKET_FILE, "--timeout", "1.5", "--out", tmp_path / "rsi.py", "--user", "alice"),
+        *(PROMPT, "--data", MARKET_FILE, "--timeout", "3", "--out", tmp_path / "rsi.py", "--user", "alice"),
         script=[says(IMPORTS_OS), says(LOOPS), says(RSI)],
     )
     assert done.returncode == 0, done.stderr
@@ -413,7 +528,7 @@ def test_deepseek_on_the_command_line(generate: Callable[..., Any], tmp_path: Pa
     starts = [line for line in told if line.split()[1] == "attempt"]
     assert [line.split()[0] for line in starts] == ["rejected", "timed_out", "succeeded"]
     assert "PolicyViolation: R2 the module os is not allowed (line 1)" in starts[0]
-    assert "TimedOut: still running after 1.5 s" in starts[1]
+    assert "TimedOut: still running after 3 s" in starts[1]
     assert "return +39.4%, Sharpe 0.20, 25 trades" in starts[2]
     assert any(line.startswith("    > - line 1: `os`: the module os is not allowed") for line in told)
     assert told[-1].startswith("3 attempts, ")
@@ -446,6 +561,46 @@ def test_deepseek_without_success_is_exit_code_1(generate: Callable[..., Any], t
     assert "--attempts allows more" in done.stderr.splitlines()[-1]
 
 
+def test_deepseek_takes_what_run_takes(generate: Callable[..., Any], client: StrategyClient) -> None:
+    """A prompt on standard input, a data set and parameters; and refuses two sources of data."""
+    ref = str(client.datasets.put({"close": [1, 2]}))
+    echo = "import json\nprint(json.dumps(json.load(open('/workspace/data.json'))))\n"
+    done = generate("-", "--dataset", ref, "--params", '{"fast": 5}', "--json", script=[says(echo)], stdin=PROMPT)
+    outcome = json.loads(done.stdout)
+    assert json.loads(outcome["result"]["output"]) == {"close": [1, 2], "params": {"fast": 5}}
+    done = generate(PROMPT, "--dataset", ref, "--data", MARKET_FILE, script=[says(echo)])
+    assert (done.returncode, done.stderr) == (2, "stratbox: give either --data or --dataset\n")
+
+
+def test_deepseek_s_prompt_may_come_from_a_socket(redis_url: str) -> None:
+    """As from an editor, or inetd."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, scripted_model(says(ANSWERS)) as model:
+        ours.sendall(PROMPT.encode())
+        ours.shutdown(socket.SHUT_WR)
+        env = _environment(redis_url, model)
+        done = subprocess.run(
+            [STRATBOX, "generate", "-"], env=env, stdin=theirs.fileno(), capture_output=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, ANSWERS.encode())
+
+
+def test_deepseek_s_strategy_goes_to_stdout_where_the_file_cannot_hold_it(generate: Callable[..., Any]) -> None:
+    """A full disk costs no strategy that was paid for; the exit code tells of it."""
+    done = generate(PROMPT, "--out", "/dev/full", script=[says(ANSWERS)])
+    assert (done.returncode, done.stdout) == (1, ANSWERS)
+    assert "not written /dev/full: no space left on device" in done.stderr
+
+
+def test_deepseek_s_error_as_json_has_the_attempts(generate: Callable[..., Any]) -> None:
+    """What a program reads is JSON in any case."""
+    done = generate(PROMPT, "--json", script=[says(IMPORTS_OS), Reply(status=402, body=b"")])
+    outcome = json.loads(done.stdout)
+    assert (done.returncode, outcome["ended"], outcome["success"]) == (3, "error", False)
+    assert [attempt["code"] for attempt in outcome["attempts"]] == [IMPORTS_OS]
+    assert done.stderr.splitlines()[-1].endswith("top it up at the endpoint's provider")
+
+
 @pytest.mark.parametrize(
     ("reply", "code", "told"),
     [
@@ -466,8 +621,11 @@ def test_deepseek_s_errors_are_one_line_and_lose_nothing(
     assert "Traceback" not in done.stderr
 
 
-def test_deepseek_interrupted_leaves_nothing_running(redis_url: str, client: StrategyClient, tmp_path: Path) -> None:
-    """Ctrl-C cancels what runs, keeps its strategy, and leaves with 130."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_deepseek_interrupted_leaves_nothing_running(
+    redis_url: str, client: StrategyClient, tmp_path: Path, number: int
+) -> None:
+    """Ctrl-C, a kill and a terminal that closes cancel what runs, keep its strategy, and leave with 130."""
     started: list[bytes] = []
     with redis.Redis.from_url(redis_url) as store, scripted_model(says(IMPORTS_OS), says(LOOPS)) as model:
         command = [STRATBOX, "generate", PROMPT, "--out", str(tmp_path / "s.py")]
@@ -476,7 +634,7 @@ def test_deepseek_interrupted_leaves_nothing_running(redis_url: str, client: Str
             while not started and time.monotonic() < deadline:
                 time.sleep(0.1)
                 started = store.zrange("stratbox:celery:started", 0, -1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, told = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,11 +11,12 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
 from local import private_redis, private_worker, stop
+from redis.asyncio.client import PubSub
 
 from tasks import ExecutionRequest, ExecutionStatus, Settings, StrategyClient, SubmissionState
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
@@ -63,6 +65,43 @@ async def test_awaiting_submissions(client: StrategyClient) -> None:
     submissions = [await client.submit_async(f"print({number})") for number in range(6)]
     results = await asyncio.gather(*submissions)
     assert [result.output for result in results] == [f"{number}\n" for number in range(6)]
+
+
+@pytest.mark.parametrize("waiting", ["one", "many"])
+async def test_a_cancel_that_nobody_told_ends_a_wait(
+    client: StrategyClient, monkeypatch: pytest.MonkeyPatch, waiting: str
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 drops it, where it comes in the moment in which something was sent."""
+    subscribe = PubSub.subscribe
+    dropped: list[asyncio.Task[Any] | None] = []
+
+    async def dropping(pubsub: PubSub, *channels: str) -> None:
+        await subscribe(pubsub, *channels)
+        current = asyncio.current_task()
+        assert current
+        dropped.append(current)
+        current.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(PubSub, "subscribe", dropping)
+    submission = await client.submit_async("import time\ntime.sleep(20)")
+
+    async def wait() -> None:
+        if waiting == "one":
+            await submission
+        else:
+            async with client.watch_async() as watch:
+                await watch.add(submission.id)
+                await watch.next(20)
+
+    began = time.monotonic()
+    task = asyncio.ensure_future(wait())
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert dropped == [task]
+    assert time.monotonic() - began < 10
+    assert await asyncio.to_thread(submission.cancel)
 
 
 async def test_map_async_keeps_the_order(client: StrategyClient) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tasks.errors import InvalidRequest, OutputNotJSON
 from tasks.models import ExecutionResult
@@ -108,9 +108,9 @@ class Backtest(_Printed):
     #: What the equity started from.
     capital: Annotated[Number, Field(gt=0)] | None = None
     #: One number a bar.
-    equity: Annotated[tuple[Number, ...], Field(max_length=MAX_BARS), FailFast()]
-    signals: Annotated[tuple[Signal, ...], Field(max_length=MAX_SIGNALS)] | None = None
-    trades: Annotated[tuple[Trade, ...], Field(max_length=MAX_SIGNALS)] | None = None
+    equity: Annotated[tuple[Number, ...], Field(max_length=MAX_BARS, fail_fast=True)]
+    signals: Annotated[tuple[Signal, ...], Field(max_length=MAX_SIGNALS, fail_fast=True)] | None = None
+    trades: Annotated[tuple[Trade, ...], Field(max_length=MAX_SIGNALS, fail_fast=True)] | None = None
     #: What the strategy says of itself. It is compared with, never taken over.
     metrics: dict[str, Any] | None = None
 
@@ -118,9 +118,9 @@ class Backtest(_Printed):
 class Bars(_Printed):
     """The columns of a data file that a report uses."""
 
-    date: Annotated[tuple[Date, ...], Field(max_length=MAX_BARS)] | None = None
+    date: Annotated[tuple[Date, ...], Field(max_length=MAX_BARS, fail_fast=True)] | None = None
     #: None where there was no price.
-    close: Annotated[tuple[Number | None, ...], Field(max_length=MAX_BARS), FailFast()]
+    close: Annotated[tuple[Number | None, ...], Field(max_length=MAX_BARS, fail_fast=True)]
 
 
 class _Document(_Printed):
@@ -143,7 +143,8 @@ def result_of(content: JsonValue, name: str) -> ExecutionResult:
             msg = f"{name}: the last attempt has no result; a report needs a strategy that succeeded"
             raise InvalidRequest(msg)
     try:
-        result = ExecutionResult.model_validate(content)
+        # As from Redis: the worker may have been newer.
+        result = ExecutionResult.model_validate(content, extra="ignore")
     except ValidationError as exc:
         msg = f"{name}: not a result ({_first(exc)}); give what `stratbox run … --json` printed"
         raise InvalidRequest(msg) from None
