@@ -118,11 +118,13 @@ class AsyncWatch(_Watched):
 
     async def add(self, task_id: str) -> None:
         """Watch one more."""
+        check_cancelled = cancel_check()
         key = self._store.key(task_id)
         self._ids[key] = task_id
         await self._pubsub.subscribe(key)
         if self._note(key, await self._client.get(key)):
             await self._pubsub.unsubscribe(key)
+        check_cancelled()
 
     async def next(self, timeout_seconds: float | None) -> tuple[str, Meta | None] | None:
         """Return one that has ended, with its record; None when none has within this time."""
