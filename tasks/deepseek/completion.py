@@ -102,8 +102,9 @@ class _Collected:
             raise ModelUnavailable(msg)
         usage = Usage(**self.usage.model_dump()) if self.usage else self._estimate(prompt_tokens)
         whole = not self.full and self.finish_reason != _OUT_OF_TOKENS
-        # Half a surrogate pair, which JSON can escape, would break every later encoding.
-        text = "".join(self.pieces).encode(errors="replace").decode()
+        # JSON can escape half a surrogate pair. Two halves, of two pieces, are a character; one alone would break every
+        # later encoding.
+        text = "".join(self.pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return Reply(text=failures.without_key(text, self._settings), whole=whole, usage=usage)
 
     def _estimate(self, prompt_tokens: int) -> Usage:
