@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.chaos.servers import ROOT, until
+from tests.chaos.servers import ROOT
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import random

@@ -14,27 +14,15 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import redis
 
+from tests.waiting import until
 from worker.sandbox.config import SandboxConfig
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
-
-
-def until(condition: Callable[[], bool], seconds: float = START_SECONDS, what: str = "it") -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come to pass in {seconds:g} s"
-        time.sleep(0.05)
 
 
 class RedisServer:

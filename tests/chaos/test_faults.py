@@ -22,7 +22,8 @@ from tasks.errors import ExecutionLost
 from tasks.ledger import Ledger
 from tests.chaos import audit
 from tests.chaos.faults import Fleet, Worker, asleep, cut_connections, redeliver_now
-from tests.chaos.servers import Proxy, RedisServer, until
+from tests.chaos.servers import Proxy, RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

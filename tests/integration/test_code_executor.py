@@ -364,11 +364,12 @@ def test_dead_warm_sandbox_is_replaced(docker_client: docker.DockerClient) -> No
 async def test_sandbox_killed_mid_run_is_crashed(docker_client: docker.DockerClient) -> None:
     """A container killed from outside while its strategy runs ends as crashed, partial output kept."""
     before = own_sandboxes(docker_client)
-    with CodeExecutor(warm=0, validator=None) as executor:
+    with CodeExecutor(warm=1, validator=None) as executor:
+        await asyncio.to_thread(executor.wait_until_warm)
+        (sandbox,) = own_sandboxes(docker_client) - before
         code = "import time\nprint('begun')\ntime.sleep(30)"
         running = asyncio.create_task(executor.execute_strategy(code=code))
         await asyncio.sleep(2)
-        (sandbox,) = own_sandboxes(docker_client) - before
         docker_client.containers.get(sandbox).kill()
         result = await running
     assert result.status is ExecutionStatus.CRASHED

@@ -23,11 +23,12 @@ from local import private_redis, private_worker
 from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient, SubmissionState
 from tasks.datasets import DATASETS_PAUSE_SECONDS
 from tasks.errors import DatasetsFull, InvalidRequest, UnknownDataset
+from tests.waiting import until
 from worker.datasets import FOLDER
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,6 @@ PREFIX = "stratbox:celery:"
 DATA: dict[str, Any] = {"bars": {"close": [101.25, 100.5]}, "symbol": "é"}
 SHOW = "print(open('/workspace/data.json', encoding='utf-8').read())"
 DAY, WEEK = 86_400, 7 * 86_400
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from local import private_redis, private_worker
 
 from tasks import ExecutionResult, ExecutionStatus, StrategyClient, Submission, SubmissionState
 from tasks.errors import ExecutionLost
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,14 +59,6 @@ def lose(client: StrategyClient) -> Callable[..., Submission]:
         return submission
 
     return submit
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def kill_while_it_runs(

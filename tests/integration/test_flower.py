@@ -30,10 +30,11 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from tasks import ExecutionStatus, SubmissionState
+from tests.waiting import until
 from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import docker
     from pydantic import JsonValue
@@ -125,14 +126,6 @@ class Pages:
             assert summary.startswith("user_id='alice', code=sha256:"), summary
             assert summary.endswith(" bytes, timeout=30 s"), summary
             assert html.escape(summary, quote=False) in html.unescape(pages[f"/task/{task_id}"]).replace("&", "&amp;")
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,10 @@ from tasks import ExecutionLimits, ExecutionStatus, Settings, StrategyClient
 from tasks.mcp_server import StrategyTools
 from tasks.policy import DEFAULT_POLICY
 from tasks.tool import Answer, run_strategy_tool, schema
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from mcp.types import CallToolResult
 
@@ -77,15 +78,6 @@ def text_of(result: CallToolResult) -> str:
     (content,) = result.content
     assert content.type == "text"
     return content.text
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait for something that is true, and return it, or fail."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
-    return found
 
 
 def unfinished(client: StrategyClient) -> dict[str, str]:

@@ -296,8 +296,9 @@ def test_a_producers_rights_are_enough_for_a_message(server: redis.Redis, redis_
 
 def test_times_and_priority_of_a_message_count(server: redis.Redis, client: StrategyClient, flower: str) -> None:
     """It does not begin before `eta` nor after `expires`; priority 9, Flower's likewise, waits for a later 0."""
-    tells = "import time\nprint(time.time())\ntime.sleep(1)"
-    blockers = [client.submit(tells) for _ in range(4)]
+    tells = "import time\nprint(time.time())\ntime.sleep(2)"
+    # Plain messages come in when the first of these ends, and are to find others waiting.
+    blockers = [client.submit("import time\ntime.sleep(1)") for _ in range(8)]
     late, message = minimal(tells)
     message["properties"] = {"priority": 9}
     server.lpush("celery", json.dumps(message))

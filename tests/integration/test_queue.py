@@ -20,25 +20,16 @@ from redis.asyncio.client import PubSub
 
 from tasks import ExecutionRequest, ExecutionStatus, Settings, StrategyClient, SubmissionState
 from tasks.errors import BrokerUnavailable, ExecutionLost, InvalidRequest, ResultTimeout, UnknownSubmission
+from tests.waiting import until
 from worker.sandbox.owner import OWNER_LABEL, Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import docker
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOOP = "print('begun')\nwhile True:\n    pass"
 
 pytestmark = pytest.mark.usefixtures("worker_process")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def own_containers(client: docker.DockerClient, process: subprocess.Popen[bytes]) -> set[str]:

@@ -21,6 +21,7 @@ import docker.errors
 import pytest
 from local import private_redis
 
+from tests.waiting import until
 from worker import SandboxConfig, reaper
 from worker.sandbox.owner import OWNER_LABEL, Owner
 
@@ -45,14 +46,6 @@ print("?", flush=True)
 input()
 print(json.dumps(reaper.sweep()))
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def still_there(client: docker.DockerClient, ids: Iterable[str]) -> set[str]:
