@@ -103,9 +103,9 @@ def sandboxes(runtime: str) -> Iterator[SandboxConfig]:
         yield sandbox_config(None if runtime == "runc" else runtime, control)
 
 
-@pytest.fixture(scope="package")
-def runtime_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) -> Iterator[Arena]:
-    """One executor for all attacks under one runtime; closed before the test that looks for leftovers."""
+@pytest.fixture(scope="module")
+def module_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) -> Iterator[Arena]:
+    """One executor for all attacks of a file under one runtime; closed before the test that looks for leftovers."""
     arena = Arena(sandboxes, docker_client)
     with arena.executor:
         arena.executor.warm()
@@ -113,7 +113,7 @@ def runtime_arena(sandboxes: SandboxConfig, docker_client: docker.DockerClient) 
 
 
 @pytest.fixture
-def arena(runtime_arena: Arena) -> Iterator[Arena]:
+def arena(module_arena: Arena) -> Iterator[Arena]:
     """A place to attack from; afterwards the worker works, and nothing of the attack is left."""
-    yield runtime_arena
-    runtime_arena.assert_unharmed()
+    yield module_arena
+    module_arena.assert_unharmed()

@@ -54,10 +54,10 @@ ITEMS: dict[str, Check] = {
 
 
 @pytest.fixture(scope="module")
-def inspected(runtime_arena: Arena) -> Attributes:
+def inspected(module_arena: Arena) -> Attributes:
     """What the engine says of one waiting sandbox."""
-    runtime_arena.executor.wait_until_warm()
-    return runtime_arena.own_containers()[0]
+    module_arena.executor.wait_until_warm()
+    return module_arena.own_containers()[0]
 
 
 @pytest.mark.threat("what the CIS Docker Benchmark, section 5, warns of", control="the container's settings")
@@ -68,9 +68,9 @@ def test_item_holds(inspected: Attributes, item: str) -> None:
 
 
 @pytest.mark.threat("what the CIS Docker Benchmark, section 5, warns of", control="the container's settings")
-def test_mandatory_access_control_is_not_switched_off(runtime_arena: Arena, inspected: Attributes) -> None:
+def test_mandatory_access_control_is_not_switched_off(module_arena: Arena, inspected: Attributes) -> None:
     """5.1 and 5.2: where the engine has AppArmor or SELinux, a sandbox is under it."""
-    options = " ".join(runtime_arena.client.info()["SecurityOptions"])
+    options = " ".join(module_arena.client.info()["SecurityOptions"])
     assert not [
         option for option in inspected["HostConfig"]["SecurityOpt"] if "apparmor" in option or "label" in option
     ]
