@@ -24,7 +24,7 @@ from tasks.client import StrategyClient
 from tasks.errors import InvalidRequest, ResultTimeout, StratboxError
 from tasks.excerpt import excerpt
 from tasks.models import ExecutionLimits, ExecutionRequest, ExecutionStatus, Violation, one_line
-from tasks.submission import PATIENCE_SECONDS, SubmissionState, submitted
+from tasks.submission import LEAVING_SECONDS, SubmissionState, submitted
 from tasks.tool import (
     WORD_CHARACTERS,
     Answer,
@@ -190,7 +190,7 @@ class StrategyTools:
         for call in self._calls:
             call.cancel()
         if self._calls:
-            await asyncio.wait(self._calls, timeout=2 * PATIENCE_SECONDS)
+            await asyncio.wait(self._calls, timeout=2 * LEAVING_SECONDS)
 
     def listed(self) -> list[types.Tool]:
         """Return the tools as hosts list them."""

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tasks.client import StrategyClient
     from tasks.models import ExecutionRequest
 
-__all__ = ["Submission", "SubmissionState", "cancellation", "in_any_case", "result_of", "submitted"]
+__all__ = ["LEAVING_SECONDS", "Submission", "SubmissionState", "cancellation", "in_any_case", "result_of", "submitted"]
 
 
-#: How long whoever leaves waits for what is to be done in any case.
-PATIENCE_SECONDS = 5.0
+#: How long whoever leaves waits for what is to be done in any case, seconds.
+LEAVING_SECONDS = 5.0
 
 
 class SubmissionState(StrEnum):
@@ -140,7 +140,7 @@ async def in_any_case(function: Callable[..., object], *arguments: object) -> No
     What a silent Redis holds up is not waited for: it goes on in its thread.
     """
     running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    await asyncio.wait([running], timeout=PATIENCE_SECONDS)
+    await asyncio.wait([running], timeout=LEAVING_SECONDS)
     if running.done():
         running.result()
 

@@ -51,7 +51,11 @@ def generate(
 ) -> None:
     """Have a model write a strategy, run it through Redis, and have it repaired until it succeeds."""
     files.check_source(data, dataset)
-    content = DatasetRef(dataset, 0) if dataset is not None else None if data is None else files.read_json(data)
+    content: JsonValue | DatasetRef = None
+    if dataset is not None:
+        content = DatasetRef(dataset, 0)
+    elif data is not None:
+        content = files.read_json(data)
     files.check_outputs(filter(None, (out,)), filter(None, (data,)))
     options = {
         "params": None if params is None else files.parse_json(params, "--params"),

@@ -116,7 +116,7 @@ class DeepSeekAgent:
             BrokerUnavailable, UnknownDataset: Redis does not answer, or has no such data; the model was not asked yet.
             ExecutionLost, UnreadableResult: as `Submission.result`.
         """
-        _hold(_ATTEMPTS, attempts, f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
+        _require(_ATTEMPTS, attempts, f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
         fields = {"params": params, "timeout": timeout, "user_id": user_id, "seed": seed}
         conversation = await self._opening(prompt, data, fields)
         await self._client.reach()
@@ -136,6 +136,7 @@ class DeepSeekAgent:
         """Return what the model is told at first; what is wrong with it is found before anything is paid for."""
         request = await asyncio.to_thread(_checked, prompt, data=data, **fields)
         if isinstance(data, DatasetRef):
+            await self._client.reach()
             data = await asyncio.to_thread(self._client.datasets.get, data)
         seconds = min(request.timeout or self._limits.timeout_seconds, self._limits.timeout_seconds)
         limits = self._limits.model_copy(update={"timeout_seconds": seconds})
@@ -147,11 +148,11 @@ class DeepSeekAgent:
 
 def _checked(prompt: str, **fields: Any) -> ExecutionRequest:
     """Return a request with these fields and a program that stands for the one to come."""
-    _hold(_PROMPT, prompt, f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters what the strategy is to do")
+    _require(_PROMPT, prompt, f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters what the strategy is to do")
     return ExecutionRequest.build("pass", **fields)
 
 
-def _hold(kind: TypeAdapter[Any], value: object, refusal: str) -> None:
+def _require(kind: TypeAdapter[Any], value: object, refusal: str) -> None:
     try:
         kind.validate_python(value)
     except ValidationError:

@@ -62,7 +62,7 @@ class DeepSeekSettings(BaseSettings):
         except (httpx2.InvalidURL, ValueError):
             parts = httpx2.URL()
         named = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.host)
-        if not named or parts.port not in (None, *range(1, MAX_PORT + 1)):
+        if not named or not (parts.port is None or 0 < parts.port <= MAX_PORT):
             msg = "not an address like https://api.deepseek.com"
             raise ValueError(msg)
         if parts.userinfo or parts.query:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from worker import SandboxConfig
     from worker.sandbox.pool import Acquired
 
-#: Sandboxes kept ready: the next one starts while an attack runs, and another while its harmlessness is looked at.
-WARM = 2
+#: Sandboxes kept ready: the next ones start while an attack runs.
+WARM = 3
 
 #: What every attack may use. `answer()` and `syscall()` say how a call of C ended: 'done' or the error's name.
 PRELUDE = """
