@@ -343,7 +343,7 @@ async def test_cancelling_the_await_ends_the_sandbox(executor: CodeExecutor) -> 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     assert (await executor.execute_strategy(code="print(1)")).success
 
 

@@ -191,7 +191,7 @@ def test_nothing_in_a_message_ends_a_worker(tmp_path: Path) -> None:
             time.sleep(0.2)
         begun = time.monotonic()
         assert client.submit("print(6 * 7)").result(timeout=60).output == "42\n"
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert len(client.workers()) == 1
         assert worker.poll() is None
         assert records_of(store, ids).keys() == ids

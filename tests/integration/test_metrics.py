@@ -277,7 +277,7 @@ def test_queue_is_measured_over_all_priorities(port: int, client: StrategyClient
     time.sleep(1.5)
     scrape = Scrape(port)
     assert scrape("stratbox_queue_depth") == len(waiting)
-    assert 1.5 <= scrape("stratbox_queue_oldest_seconds") < 5
+    assert 1.5 <= scrape("stratbox_queue_oldest_seconds") < 15
     assert scrape("stratbox_sandboxes", state="running") == 2
     for submission in holding + waiting:
         submission.cancel()
