@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import uuid
 from collections import deque
@@ -19,7 +20,7 @@ from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, Unknow
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
-from tasks.submission import Submission, cancellation, in_any_case
+from tasks.submission import Submission, cancellation, in_any_case, submit_unless_left
 from tasks.sweep import Flight, sweep, sweep_async
 from tasks.tracing import submission_headers
 
@@ -133,6 +134,16 @@ class StrategyClient:
                 return self.submit_as(submission, request, priority=priority)
             except Backpressure as full:
                 time.sleep(full.retry_after)
+
+    async def _submit_patiently_async(
+        self, request: ExecutionRequest, priority: int, waiting: deque[Submission], left: threading.Event
+    ) -> None:
+        waiting.append(submission := self.new_submission())
+        while True:
+            try:
+                return await asyncio.to_thread(submit_unless_left, self, submission, request, left, priority=priority)
+            except Backpressure as full:
+                await asyncio.sleep(full.retry_after)
 
     def submission(self, submission_id: str) -> Submission:
         """Return the handle of an earlier submission; whether it exists shows when it is asked."""
@@ -260,16 +271,18 @@ class StrategyClient:
     ) -> AsyncIterator[ExecutionResult]:
         """Do what `map` does without blocking the event loop."""
         waiting: deque[Submission] = deque()
+        left = threading.Event()
         try:
             for request in requests:
                 if len(waiting) >= in_flight:
                     yield await waiting[0].result_async(timeout)
                     waiting.popleft()
-                await asyncio.to_thread(self._submit_patiently, request, priority, waiting)
+                await self._submit_patiently_async(request, priority, waiting, left)
             while waiting:
                 yield await waiting[0].result_async(timeout)
                 waiting.popleft()
         finally:
+            left.set()
             await in_any_case(self.abandon, waiting)
 
     async def sweep_async(

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from tasks.client import StrategyClient
     from tasks.models import ExecutionRequest
 
-__all__ = ["LEAVING_SECONDS", "Submission", "SubmissionState", "cancellation", "in_any_case", "result_of", "submitted"]
+__all__ = [
+    "LEAVING_SECONDS",
+    "Submission",
+    "SubmissionState",
+    "cancellation",
+    "in_any_case",
+    "result_of",
+    "submit_unless_left",
+    "submitted",
+]
 
 
 #: How long whoever leaves waits for what is to be done in any case, seconds.
@@ -117,14 +126,8 @@ async def submitted(client: StrategyClient, request: ExecutionRequest) -> AsyncI
     """
     submission = client.new_submission(request.user_id)
     left = threading.Event()
-
-    def submit() -> None:
-        client.submit_as(submission, request)
-        if left.is_set():  # while it was on its way
-            client.abandon([submission])
-
     try:
-        await asyncio.to_thread(submit)
+        await asyncio.to_thread(submit_unless_left, client, submission, request, left)
         yield submission
     except BaseException as exc:
         left.set()
@@ -132,6 +135,23 @@ async def submitted(client: StrategyClient, request: ExecutionRequest) -> AsyncI
         if isinstance(exc, ResultTimeout) or not isinstance(exc, StratboxError):
             await in_any_case(client.abandon, [submission])
         raise
+
+
+def submit_unless_left(
+    client: StrategyClient, submission: Submission, request: ExecutionRequest, left: threading.Event, **options: Any
+) -> None:
+    """Enqueue a request, in a thread; where whoever wanted it has left meanwhile, cancel it.
+
+    Args:
+        client: submits.
+        submission: its handle, from `StrategyClient.new_submission`.
+        request: what to enqueue.
+        left: set by who leaves, before he cancels what he knows of.
+        options: of `StrategyClient.submit_as`.
+    """
+    client.submit_as(submission, request, **options)
+    if left.is_set():
+        client.abandon([submission])
 
 
 async def in_any_case(function: Callable[..., object], *arguments: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -14,8 +15,17 @@ import pytest
 import redis
 from local import private_redis, private_worker
 
-from tasks import ExecutionRequest, ExecutionStatus, Settings, StrategyClient, Submission, SubmissionState
+from tasks import (
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    Settings,
+    StrategyClient,
+    Submission,
+    SubmissionState,
+)
 from tasks.errors import Backpressure, QueueFull, TenantLimit
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -335,3 +345,34 @@ async def test_map_waits_for_room(redis_url: str, store: redis.Redis) -> None:
         assert most[0] <= 2
         assert len([result async for result in client.map_async(requests[:4], timeout=60)]) == 4
     nothing_is_left(store)
+
+
+@pytest.mark.usefixtures("worker_process")
+async def test_who_leaves_while_waiting_for_room_submits_no_more(redis_url: str, store: redis.Redis) -> None:
+    """Though there is room later."""
+    with StrategyClient(Settings(redis_url=redis_url, max_queued=1)) as client:
+        submitting = client.submit_as
+        asked: list[str] = []
+
+        def noting(submission: Submission, *arguments: Any, **options: Any) -> None:
+            asked.append(submission.id)
+            submitting(submission, *arguments, **options)
+
+        client.submit_as = noting  # type: ignore[method-assign]
+        client.submit(REFUSED).result(timeout=60)  # the pace is known, and a pause is short
+        held = client.submit("import time\ntime.sleep(50)")
+
+        async def collect() -> list[ExecutionResult]:
+            return [result async for result in client.map_async([ExecutionRequest(code="print(1)")], timeout=60)]
+
+        collecting = asyncio.create_task(collect())
+        await asyncio.to_thread(until, lambda: len(asked) > 3)
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+        assert held.cancel()
+        before = len(asked)
+        await asyncio.sleep(3)
+        assert len(asked) == before
+    until(lambda: not store.zcard(f"{PREFIX}started"))
+    assert not store.zcard(f"{PREFIX}waiting")
