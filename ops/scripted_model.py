@@ -39,12 +39,16 @@ class Reply:
     #: So long only blank lines are sent, as endpoints do under load, seconds.
     delay_seconds: float = 0.0
     status: int = 200
+    #: In the status line; None for HTTP's own.
+    reason: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     #: In place of a completion.
     body: bytes | None = None
     #: The body again and again, until who asked hangs up, or a gigabyte has gone out.
     endless: bool = False
     content_type: str = "application/json"
+    #: So long the line is kept busy after the body, seconds.
+    stays_seconds: float = 0.0
 
 
 @dataclass
@@ -105,13 +109,14 @@ def _say(handler: BaseHTTPRequestHandler, reply: Reply, asked: dict[str, Any]) -
 
 
 def _send(handler: BaseHTTPRequestHandler, reply: Reply, body: bytes) -> None:
-    handler.send_response(reply.status)
+    handler.send_response(reply.status, reply.reason)
     for name, value in {"Content-Type": reply.content_type, "Connection": "close", **reply.headers}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    _wait(handler, reply, b"\n")
+    _wait(handler, reply.delay_seconds, b"\n")
     for _ in range(ENDLESS_BYTES // len(body) if reply.endless else 1):
         handler.wfile.write(body)
+    _wait(handler, reply.stays_seconds, b": keep-alive\n\n")
     handler.close_connection = True
 
 
@@ -120,7 +125,7 @@ def _stream(handler: BaseHTTPRequestHandler, reply: Reply, asked: dict[str, Any]
     for name, value in {"Content-Type": "text/event-stream", "Connection": "close", **reply.headers}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    _wait(handler, reply, b": keep-alive\n\n")
+    _wait(handler, reply.delay_seconds, b": keep-alive\n\n")
     for name, text in (("reasoning_content", reply.reasoning), ("content", reply.text)):
         size = max(PIECE_CHARS, len(text) // 100)
         for start in range(0, len(text), size):
@@ -137,8 +142,8 @@ def _event(handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> None:
     handler.wfile.write(f"data: {json.dumps(content)}\n\n".encode())
 
 
-def _wait(handler: BaseHTTPRequestHandler, reply: Reply, line: bytes) -> None:
-    deadline = time.monotonic() + reply.delay_seconds
+def _wait(handler: BaseHTTPRequestHandler, seconds: float, line: bytes) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         handler.wfile.write(line)
         time.sleep(BLANK_LINE_SECONDS)

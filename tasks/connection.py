@@ -112,7 +112,11 @@ def open_client(conf: Any, **options: Any) -> redis.Redis:
 
 @contextlib.asynccontextmanager
 async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
-    """Give an asyncio client for the same Redis, as patient as Celery's own; closed at the end."""
+    """Give an asyncio client for the same Redis, as patient as Celery's own; closed at the end.
+
+    Who was cancelled meanwhile and was not told, is told at the end (`cancel_check`).
+    """
+    check_cancelled = cancel_check()
     patience = {
         "socket_timeout": conf.redis_socket_timeout,
         "socket_connect_timeout": conf.redis_socket_connect_timeout,
@@ -128,6 +132,7 @@ async def open_async(conf: Any) -> AsyncIterator[redis.asyncio.Redis]:
         else:
             client = redis.asyncio.Redis.from_url(conf.broker_url, **options)
         yield await stack.enter_async_context(client)
+    check_cancelled()
 
 
 def cancel_check() -> Callable[[], None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import bz2
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import OutOfMemoryError
@@ -71,18 +70,6 @@ class Datasets:
     async def put_async(self, data: JsonValue) -> DatasetRef:
         """Do what `put` does without blocking the event loop."""
         return await asyncio.to_thread(self.put, data)
-
-    def get(self, ref: DatasetRef) -> JsonValue:
-        """Return the data that `put` has returned this for.
-
-        Raises:
-            UnknownDataset: they are not there, or not any more.
-            InvalidRequest: what is there is not what was put.
-            BrokerUnavailable: Redis does not answer.
-        """
-        with redis_errors():
-            data: JsonValue = json.loads(self.read(ref.digest))
-        return data
 
     def read(self, digest: str) -> bytes:
         """Return the text of a data set; for workers. Lets Redis' own exceptions through.

@@ -7,24 +7,28 @@ pydantic's, and reads a string as JSON where it can.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import signal
+import sys
 import traceback
 from importlib.metadata import version
 from inspect import getdoc
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
+import anyio
 from mcp import types
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.client import StrategyClient
 from tasks.errors import InvalidRequest, ResultTimeout, StratboxError
 from tasks.excerpt import excerpt
 from tasks.models import ExecutionLimits, ExecutionRequest, ExecutionStatus, Violation, one_line
-from tasks.submission import LEAVING_SECONDS, SubmissionState, submitted
+from tasks.submission import LEAVING_SECONDS, SubmissionState, in_own_thread, submitted
 from tasks.tool import (
     WORD_CHARACTERS,
     Answer,
@@ -39,7 +43,7 @@ from tasks.tool import (
 from tasks.validator import ASTValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
     from tasks.settings import Settings
 
@@ -51,6 +55,8 @@ INSTRUCTIONS = """\
 Runs trading strategies, Python programs, each in a sandbox of its own. run_strategy runs one and waits for its result.
 For several at once: submit each, then ask for each result. policy says which names a strategy may import."""
 MAX_WAIT_SECONDS = 60.0
+#: More have no number that a host gives its requests.
+MAX_DIGITS = 18
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 READS = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -75,7 +81,11 @@ class Source(_Form):
 class Handle(_Form):
     """A submission."""
 
-    submission_id: str = Field(pattern=r"^[0-9a-f-]{36}$", description="As `submit` has returned it.")
+    # A random one, as only who submitted knows it. Those that a key makes may be computed by whoever can guess the key.
+    submission_id: str = Field(
+        pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        description="As `submit` has returned it.",
+    )
 
 
 class Wait(Handle):
@@ -170,7 +180,7 @@ class StrategyTools:
         try:
             ended = await submission.result_async(asked.wait_seconds)
         except ResultTimeout:
-            where = await asyncio.to_thread(submission.status)
+            where = await in_own_thread(submission.status)
             if isinstance(where, SubmissionState):
                 return Standing(status=where, answer=None)
             ended = await submission.result_async(0)  # it has ended in this moment
@@ -178,7 +188,7 @@ class StrategyTools:
 
     async def cancel(self, asked: Handle) -> Cancelled:
         """End a submission, queued or running; what it has printed by then is kept."""
-        return Cancelled(cancelled=await asyncio.to_thread(self._client.cancel, asked.submission_id))
+        return Cancelled(cancelled=await in_own_thread(self._client.cancel, asked.submission_id))
 
     async def policy(self, _: Nothing) -> Rules:
         """Return what a strategy may import, which limits it runs under, and how it gets data and answers."""
@@ -277,8 +287,11 @@ def serve(settings: Settings, user_id: str, limits: ExecutionLimits) -> None:
         limits: of the workers.
 
     Raises:
-        InvalidRequest: this is no name of a user.
+        InvalidRequest: this is no name of a user, or there is no host.
     """
+    if sys.stdin is None or sys.stdout is None:
+        msg = "standard input or output is closed: a host that speaks MCP has to start this"
+        raise InvalidRequest(msg)
     with StrategyClient(settings) as client:
         asyncio.run(_serve(StrategyTools(client, user_id, limits)))
 
@@ -294,11 +307,40 @@ async def _serve(tools: StrategyTools) -> None:
         if signal.getsignal(one) is not signal.SIG_IGN:  # as `nohup` has it
             loop.add_signal_handler(one, end, one)
     serving = server(tools)
+    answers: asyncio.Future[Any] = loop.create_future()
+    stdin = anyio.wrap_file(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"))
     try:
-        async with stdio_server() as (incoming, outgoing):
+        async with stdio_server(stdin=cast("Any", _readable(stdin, answers))) as (incoming, outgoing):
+            answers.set_result(outgoing)
             await serving.run(incoming, outgoing, serving.create_initialization_options())
     except* OSError:
         logger.info("the host reads no more")
+
+
+async def _readable(lines: AsyncIterable[str], answers: asyncio.Future[Any]) -> AsyncIterator[str]:
+    """Yield the lines that are messages. The SDK drops others in silence, and their host would wait for its timeout."""
+    async for line in lines:
+        try:
+            types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except ValidationError as exc:
+            logger.warning("a line that is no message was refused")  # without it: it may hold code
+            kind = exc.errors(include_url=False, include_input=False)[0]["type"]
+            code = types.PARSE_ERROR if kind == "json_invalid" else types.INVALID_REQUEST
+            error = types.ErrorData(code=code, message=f"no message that can be read: {one_line(exc)}")
+            refusal = types.JSONRPCError(jsonrpc="2.0", id=_number_of(line), error=error)
+            await (await answers).send(SessionMessage(refusal))
+        else:
+            yield line
+
+
+def _number_of(line: str) -> int | str | None:
+    """Return the id of a message that cannot be read, if Python's own parser, which takes more, finds one."""
+    try:
+        message = json.loads(line, parse_int=lambda digits: int(digits[:MAX_DIGITS]))
+    except (ValueError, RecursionError):
+        return None
+    number = message.get("id") if isinstance(message, dict) else None
+    return number if isinstance(number, int | str) else None
 
 
 async def _end(tools: StrategyTools, number: signal.Signals) -> None:

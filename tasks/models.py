@@ -55,6 +55,8 @@ MAX_TIMEOUT_SECONDS = 60.0
 
 #: A refusal is one line for a person or a log.
 MAX_LINE_CHARS = 500
+#: Of a number, in an error.
+MAX_NUMBER_CHARS = 40
 
 
 class ExecutionStatus(StrEnum):
@@ -306,7 +308,8 @@ def one_line(error: ValidationError) -> str:
 
 
 def _refuse(number: str) -> NoReturn:
-    msg = f"{number} is not a number JSON can hold"
+    shown = number if len(number) <= MAX_NUMBER_CHARS else f"{number[:MAX_NUMBER_CHARS]}…"
+    msg = f"{shown} is not a number JSON can hold"
     raise ValueError(msg)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,6 +30,7 @@ __all__ = [
     "SubmissionState",
     "cancellation",
     "in_any_case",
+    "in_own_thread",
     "result_of",
     "submit_unless_left",
     "submitted",
@@ -125,15 +128,26 @@ async def submitted(client: StrategyClient, request: ExecutionRequest) -> AsyncI
         StratboxError: as `StrategyClient.submit`. Only where Redis is away it may run on.
     """
     submission = client.new_submission(request.user_id)
-    left = threading.Event()
+    left, sent = threading.Event(), threading.Event()
+
+    def submit() -> None:
+        try:
+            submit_unless_left(client, submission, request, left)
+        finally:
+            sent.set()
+
+    def leave() -> None:
+        sent.wait(LEAVING_SECONDS)  # what is on its way cannot be cancelled yet
+        client.abandon([submission])
+
     try:
-        await asyncio.to_thread(submit_unless_left, client, submission, request, left)
+        await in_own_thread(submit)
         yield submission
     except BaseException as exc:
         left.set()
         # Of what Redis or the workers say there is nothing to cancel, but for one that has not ended yet.
         if isinstance(exc, ResultTimeout) or not isinstance(exc, StratboxError):
-            await in_any_case(client.abandon, [submission])
+            await in_any_case(leave)
         raise
 
 
@@ -155,14 +169,48 @@ def submit_unless_left(
 
 
 async def in_any_case(function: Callable[..., object], *arguments: object) -> None:
-    """Run a function in a thread, though this task may be cancelled once more before the thread has begun.
+    """Run a function in a thread and wait for it, though this task may be cancelled again and again, as anyio does.
 
-    What a silent Redis holds up is not waited for: it goes on in its thread.
+    What a silent Redis holds up is waited for some seconds; then it goes on in its thread.
     """
-    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    await asyncio.wait([running], timeout=LEAVING_SECONDS)
+    loop = asyncio.get_running_loop()
+    running, deadline = in_own_thread(function, *arguments), loop.time() + LEAVING_SECONDS
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done() and (seconds := deadline - loop.time()) > 0:
+        try:
+            await asyncio.wait([running], timeout=seconds)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled:
+        raise cancelled
     if running.done():
         running.result()
+
+
+def in_own_thread(function: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
+    """Run a function in a thread that nobody waits for at his end, nor for others to become free.
+
+    The loop's executor has a few, for which `asyncio.run` and the interpreter wait: a minute where Redis is silent.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Any] = loop.create_future()
+    run = functools.partial(contextvars.copy_context().run, function, *arguments)
+
+    def end(settle: Callable[[Any], None], outcome: object) -> None:
+        if not ended.done():  # else nobody waits for it
+            settle(outcome)
+
+    def in_thread() -> None:
+        settle: Callable[[Any], None] = ended.set_result
+        try:
+            outcome: object = run()
+        except BaseException as exc:  # noqa: BLE001  # raised where it is waited for
+            settle, outcome = ended.set_exception, exc
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(end, settle, outcome)
+
+    threading.Thread(target=in_thread, daemon=True).start()
+    return ended
 
 
 def cancellation() -> ExecutionResult:

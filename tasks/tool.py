@@ -254,7 +254,7 @@ async def call_run_strategy(
 def _object(arguments: str) -> dict[str, Any]:
     try:
         parsed = json.loads(arguments)
-    except (ValueError, RecursionError) as exc:
+    except (ValueError, RecursionError, TypeError) as exc:  # some endpoints send null
         msg = f"the arguments are not JSON: {exc}"
         raise InvalidRequest(msg) from None
     if not isinstance(parsed, dict):

@@ -6,6 +6,7 @@ Exit codes: 0 succeeded; 1 ended otherwise; 2 refused by policy or usage; 3 the 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -242,13 +243,17 @@ app.command()(recovery.reconcile)
 
 def main() -> None:
     """Run the command line; every error ends in one line on stderr and a documented exit code."""
+    os.environ["MPLBACKEND"] = "agg"  # only files are drawn, and a notebook's own may not be here
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not closed
+        sys.stdout.reconfigure(encoding="utf-8")  # what strategies are written in, and print
     try:
         sys.exit(app(standalone_mode=False) or SUCCEEDED)
     except TyperException as exc:
         _fail(f"{exc.format_message()} (see stratbox --help)", REFUSED)
     except ValidationError as exc:
         where = "_".join(map(str, exc.errors()[0]["loc"])).upper()
-        where = where if where.startswith("STRATBOX_") else f"STRATBOX_{where}"
+        # DEEPSEEK_API_KEY has no name of ours.
+        where = where if where.startswith("STRATBOX_") or where in os.environ else f"STRATBOX_{where}"
         reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
         # What concerns two settings names them itself.
         _fail(f"{where}: {reason}" if exc.errors()[0]["loc"] else reason, REFUSED)
@@ -279,7 +284,7 @@ def _request(
     files.check_source(data, dataset)
     content = {} if data is None else {"data": files.read_json(data)}
     if params is not None:
-        content["params"] = files.parse_json(params, "--params")
+        content["params"] = files.parse_object(params, "--params")
     return ExecutionRequest.parse({"code": files.read(file), "dataset": dataset, **content, **fields})
 
 

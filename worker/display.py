@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from tasks.errors import InvalidRequest
 from tasks.excerpt import printable
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STYLES",
+    "check_output",
     "err",
     "moment",
     "out",
@@ -58,10 +61,26 @@ def moment(seconds: float) -> str:
 
 
 def write(line: str) -> None:
-    """Write a line of data to stdout as it is: rich would expand its tabs."""
+    """Write a line of data to stdout as it is: rich would expand its tabs.
+
+    Raises:
+        InvalidRequest: it is closed.
+    """
+    check_output()
     out.file.write(f"{line}\n")
     # A full disk is told here, not by the interpreter on its way out.
     out.file.flush()
+
+
+def check_output() -> None:
+    """See whether there is a standard output.
+
+    Raises:
+        InvalidRequest: it is closed.
+    """
+    if sys.stdout is None:
+        msg = "standard output is closed: send it somewhere"
+        raise InvalidRequest(msg)
 
 
 def show_result(result: ExecutionResult) -> None:

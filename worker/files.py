@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-__all__ = ["check_outputs", "check_source", "check_writable", "parse_json", "read", "read_input", "read_json", "write"]
+__all__ = [
+    "check_outputs",
+    "check_source",
+    "check_writable",
+    "parse_json",
+    "parse_object",
+    "read",
+    "read_input",
+    "read_json",
+    "write",
+]
 
 #: A data file may hold white space beyond the 16 MiB of JSON it stands for, but not without end.
 MAX_FILE_BYTES = 64 * MIB
@@ -39,6 +49,9 @@ def read_input() -> str:
     Raises:
         InvalidRequest: it cannot be read, or is no UTF-8.
     """
+    if sys.stdin is None:
+        msg = "standard input is closed"
+        raise InvalidRequest(msg)
     return _read("standard input", lambda: sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
 
 
@@ -61,6 +74,9 @@ def check_writable(path: Path) -> None:
         may_write = os.access(_written_to(path), os.W_OK)
     except OSError as exc:
         raise _refusal(path, exc) from exc
+    if _is_named_pipe(path):  # it would wait for a reader, perhaps for ever
+        msg = f"{path}: a named pipe; give a file"
+        raise InvalidRequest(msg)
     if path.is_dir() or not may_write:
         msg = f"{path}: {'is a directory' if path.is_dir() else 'permission denied'}"
         raise InvalidRequest(msg)
@@ -127,6 +143,18 @@ def parse_json(text: str, name: str) -> JsonValue:
     return content
 
 
+def parse_object(text: str, name: str) -> dict[str, JsonValue]:
+    """Return what a text says in strict JSON, which must be an object.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if not isinstance(content := parse_json(text, name), dict):
+        msg = f"{name}: must be a JSON object"
+        raise InvalidRequest(msg)
+    return content
+
+
 def _read(name: str, content: Callable[[], bytes]) -> str:
     try:
         # Bytes first: reading as text would turn the line ends of the code into others.
@@ -138,19 +166,23 @@ def _read(name: str, content: Callable[[], bytes]) -> str:
         msg = f"{name}: more than {MAX_FILE_BYTES:,} bytes, far over every limit"
         raise InvalidRequest(msg)
     try:
-        return read.decode("utf-8")
+        return read.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         msg = f"{name}: not UTF-8 text (byte {exc.start})"
         raise InvalidRequest(msg) from exc
 
 
 def _content(path: Path) -> bytes:
-    # Opening one waits for a writer, perhaps for ever. A shell's pipe, `<(...)`, has no name in the file system.
-    if Path(os.path.realpath(path)).is_fifo():
+    if _is_named_pipe(path):  # it would wait for a writer, perhaps for ever
         msg = f"{path}: a named pipe; give a file"
         raise InvalidRequest(msg)
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
+
+
+def _is_named_pipe(path: Path) -> bool:
+    # A shell's pipe, `<(...)`, has no name in the file system.
+    return Path(os.path.realpath(path)).is_fifo()
 
 
 def _written_to(path: Path) -> Path:

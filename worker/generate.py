@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasks.document import DatasetRef
-from tasks.errors import InvalidRequest
+from tasks.errors import InvalidRequest, OutputNotJSON
 from tasks.excerpt import excerpt, printable
 from worker import display, files
 from worker.interrupt import ending_signals_interrupt
@@ -57,8 +58,10 @@ def generate(
     elif data is not None:
         content = files.read_json(data)
     files.check_outputs(filter(None, (out,)), filter(None, (data,)))
+    if out is None or as_json:
+        display.check_output()
     options = {
-        "params": None if params is None else files.parse_json(params, "--params"),
+        "params": None if params is None else files.parse_object(params, "--params"),
         "user_id": user,
         "attempts": attempts,
         "timeout": timeout,
@@ -73,7 +76,7 @@ def generate(
             if progress.attempts:  # they were paid for
                 _give(progress.outcome(interrupted=isinstance(exc, KeyboardInterrupt)), out, as_json=as_json)
             raise
-    given = _give(outcome, out, as_json=as_json)
+        given = _give(outcome, out, as_json=as_json)
     raise typer.Exit(SUCCEEDED if outcome.success and given else NO_SUCCESS)
 
 
@@ -145,7 +148,10 @@ def _gist(attempt: Attempt) -> str:
         return str(attempt.result.error)
     if attempt.verdict != "succeeded":
         return ""
-    return excerpt(str(attempt.result.json().get("headline", "")), MAX_HEADLINE_CHARS)
+    # Parsed once before, in another place: here the stack may be too deep for what it nests.
+    with contextlib.suppress(OutputNotJSON):
+        return excerpt(str(attempt.result.json().get("headline", "")), MAX_HEADLINE_CHARS)
+    return ""
 
 
 def _give(outcome: Outcome, out: Path | None, *, as_json: bool) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from tasks.client import StrategyClient
+from tasks.connection import redis_errors
 from tasks.deepseek.completion import Model
 from tasks.deepseek.extraction import extract
 from tasks.deepseek.outcome import Outcome
@@ -137,7 +139,7 @@ class DeepSeekAgent:
         request = await asyncio.to_thread(_checked, prompt, data=data, **fields)
         if isinstance(data, DatasetRef):
             await self._client.reach()
-            data = await asyncio.to_thread(self._client.datasets.get, data)
+            data = await asyncio.to_thread(self._data_of, request)
         seconds = min(request.timeout or self._limits.timeout_seconds, self._limits.timeout_seconds)
         limits = self._limits.model_copy(update={"timeout_seconds": seconds})
         return [
@@ -145,10 +147,17 @@ class DeepSeekAgent:
             {"role": "user", "content": task(prompt, data, request.params)},
         ]
 
+    def _data_of(self, request: ExecutionRequest) -> JsonValue:
+        """Return what a strategy finds that refers to a data set."""
+        with redis_errors():
+            text = self._client.datasets.read(request.dataset or "")
+        data: JsonValue = json.loads(request.with_dataset(text).data_json)
+        return data
+
 
 def _checked(prompt: str, **fields: Any) -> ExecutionRequest:
     """Return a request with these fields and a program that stands for the one to come."""
-    _require(_PROMPT, prompt, f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters what the strategy is to do")
+    _require(_PROMPT, prompt, f"prompt: say in 1 to {MAX_PROMPT_CHARS:,} characters of text what the strategy is to do")
     return ExecutionRequest.build("pass", **fields)
 
 

@@ -34,6 +34,9 @@ MAX_REPLY_CHARS = 2**20
 #: Chinese one or two, of three bytes each.
 BYTES_PER_TOKEN = 3
 
+#: After its end the count of tokens is waited for so long.
+COUNT_SECONDS = 5.0
+
 #: Ends of a reply that DeepSeek and others name, beside `stop`.
 _OUT_OF_TOKENS, _FILTERED, _INTERRUPTED = "length", "content_filter", "insufficient_system_resource"
 
@@ -68,7 +71,7 @@ class _Collected:
         for choice in piece.choices:
             self.choices += 1
             self.finish_reason = choice.finish_reason or self.finish_reason
-            for part in (choice.message, choice.delta):
+            for part in filter(None, (choice.message, choice.delta)):
                 self.pieces.append(part.content or "")
                 # Thoughts are no part of the answer, but they take time and tokens.
                 thoughts = part.reasoning_content or ""
@@ -140,6 +143,7 @@ class Model:
             raise KeyRefused(msg)
         collected = _Collected(settings)
         call = _Call(settings)
+        failure: ModelError | None = None
         try:
             # Endpoints under load send blank lines, so that no time limit of the HTTP client's ever strikes.
             async with asyncio.timeout(settings.timeout_seconds) as clock:
@@ -150,10 +154,17 @@ class Model:
                             observe(collected.characters)
                         if collected.full or collected.error:
                             break
+                        if collected.finish_reason and (when := clock.when()):
+                            clock.reschedule(min(when, asyncio.get_running_loop().time() + COUNT_SECONDS))
+        except ModelError as exc:
+            failure = exc
         except TimeoutError:
-            if clock.expired():
-                raise failures.overdue(settings, call.refusal) from None
-            raise
+            if not clock.expired():
+                raise  # the observer's own
+            failure = failures.overdue(settings, call.refusal)
+        # What has come to its end was paid for, whatever follows, or does not.
+        if failure and not collected.finish_reason:
+            raise failure
         return collected.reply(estimate_tokens(conversation))
 
 
@@ -180,14 +191,15 @@ class _Call:
                 max_retries=settings.retries,
                 http_client=self._http(),
             ) as client:
-                # What the environment says of accounts at OpenAI is not for another endpoint.
-                client.organization = client.project = None
                 # The SDK would decode whatever it is sent, however much that is.
                 create = client.chat.completions.with_streaming_response.create
-                async with create(**asked, extra_headers=wire.IDENTITY) as response:
+                async with create(**asked) as response:
                     async for piece in wire.pieces(response.http_response):
                         yield piece
                     return
+        except asyncio.CancelledError as exc:
+            exc.__context__ = None  # while it waits to try again that is the refusal
+            raise
         except ModelError as exc:
             failure = exc
         except Exception as exc:  # noqa: BLE001  # of the SDK or a library below, or Python's own in one of them
@@ -198,16 +210,22 @@ class _Call:
 
     def _http(self) -> httpx2.AsyncClient:
         try:
+            authorities = _authorities()
+        except OSError:
+            raise failures.no_authorities() from None
+        hooks: dict[str, list[Callable[..., Any]]] = {"request": [self._undress], "response": [self._note]}
+        try:
             # Nowhere else: with a redirect the prompt would go where the settings do not say.
-            return openai.DefaultAsyncHttpxClient(
-                verify=_authorities(), follow_redirects=False, event_hooks={"response": [self._note]}
-            )
+            return openai.DefaultAsyncHttpxClient(verify=authorities, follow_redirects=False, event_hooks=hooks)
         except (ValueError, ImportError, httpx2.InvalidURL):
             raise failures.no_proxy() from None
 
+    async def _undress(self, request: httpx2.Request) -> None:
+        await wire.undress(request, self._settings.api_key.get_secret_value())
+
     async def _note(self, response: httpx2.Response) -> None:
         self.refusal = None if response.is_success else response
-        await wire.shorten_refusal(response)
+        await wire.tame(response)
 
 
 @functools.cache

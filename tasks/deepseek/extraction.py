@@ -5,26 +5,33 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from tasks.errors import NoCode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = ["Extracted", "extract"]
 
 #: Byte order marks and spaces without width, which some put before everything; no Python takes them.
 _UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"
-#: The end of what a model thought aloud. Some servers send it without its beginning.
-_THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_THINKING = re.compile(r"\s*<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_FENCE = re.compile(rf"[\s{_UNSEEN}]*(?P<marks>`{{3,}}|~{{3,}})[ \t]*\{{?\.?(?P<language>[\w+-]*)[^`]*")
+_TAG = "(?:think|thinking|thought|reasoning)"
+#: The end of what a model thought aloud, alone at one end of its line. Some servers send it without its beginning.
+_THOUGHT = re.compile(rf"^[ \t]*+</{_TAG}>|</{_TAG}>[ \t]*+$", re.MULTILINE | re.IGNORECASE)
+_THINKING = re.compile(rf"\s*+<{_TAG}>", re.IGNORECASE)
+_THOUGHT_ANYWHERE = re.compile(rf"</{_TAG}>", re.IGNORECASE)
+#: A line that opens a block. No part of it can match in two ways: a reply is as hostile as a program.
+_FENCE = re.compile(rf"[\s{_UNSEEN}]*+(?P<marks>`{{3,}}+|~{{3,}}+)(?P<info>[^`]*+)")
+#: One within a line of prose, where it says that it is Python.
+_LATE_FENCE = re.compile(r"[^`]++(?P<marks>`{3,}+)(?P<info>(?:python3?|py)[ \t]*+)")
+_LANGUAGE = re.compile(r"[ \t]*+\{?\.?([\w+-]*)")
 _PYTHON = {"python", "python3", "py", "py3", "ipython", "ipython3", "tool_code"}
+#: Some models wrap all of a reply in one, with the program in another block within.
 _MARKDOWN = {"markdown", "md"}
 #: How a program begins that stands there without a fence.
-_BEGINNING = re.compile(r"(?:import \w|from [\w.]+ import |def \w+\(|class \w|#!|\"\"\")")
+_NAMES = r"[\w.]++(?: as \w++)?(?:, ?[\w.]++(?: as \w++)?)*+"
+_BEGINNING = re.compile(
+    rf"(?:import {_NAMES}|from [\w.]++ import (?:\(.*+|\*|{_NAMES}))[ \t]*+(?:#.*+)?$"
+    r"|def \w++\(|class \w++[(:]|@\w|#!|\"\"\"|'''|[A-Z][A-Z0-9_]*+(?:: ?[\w\[\], ]*?)? = [\d\"'\[({-]"
+)
 
 
 @dataclass(frozen=True)
@@ -61,36 +68,50 @@ def extract(reply: str, *, whole: bool = True) -> Extracted:
         NoCode: there is none, or the reply broke off within it.
     """
     answer = _answer(reply)
-    blocks = [block for block in _unwrapped(_blocks(answer)) if block.language in {*_PYTHON, ""}]
+    found = _blocks(answer)
+    blocks = [block for block in found if block.language in {*_PYTHON, ""}]
     if not blocks and (bare := _bare(answer)):
-        blocks = [_Block("", bare, closed=False)]
+        found = blocks = [_Block("", bare, closed=False)]
     if not blocks:
         msg = "the reply holds no block of Python code"
         raise NoCode(msg if whole else f"{msg}: it broke off before one")
-    best = max(blocks, key=_Block.fitness)
-    if not (whole or best.closed):
+    # What broke off was the program, whatever snippets stand before it.
+    if not whole and blocks[-1] is found[-1] and not found[-1].closed:
         msg = "the reply broke off within the code"
         raise NoCode(msg)
-    return Extracted(best.text, len(blocks))
+    return Extracted(max(blocks, key=_Block.fitness).text, len(blocks))
 
 
 def _answer(reply: str) -> str:
     """Return what comes after the last thought; nothing where the thinking never ended."""
-    if thoughts := list(_THOUGHT.finditer(reply)):
-        return reply[thoughts[-1].end() :]
-    return "" if _THINKING.match(reply) else reply
+    aloud = _THINKING.match(reply)
+    thoughts = [*_THOUGHT.finditer(reply)] or [*_THOUGHT_ANYWHERE.finditer(reply)][: bool(aloud)]
+    length = len(reply.rstrip())
+    # A tag at the very end closes nothing that an answer could follow.
+    last = next((thought.end() for thought in reversed(thoughts) if thought.end() < length), None)
+    if last is not None:
+        return reply[last:].lstrip("\n")
+    return "" if aloud else reply
 
 
 def _blocks(text: str) -> list[_Block]:
-    """Return what stands between fences, as CommonMark has them, at any indentation; empty ones are none."""
+    """Return what stands between fences, as CommonMark has them and as models write them; empty ones are none.
+
+    At any indentation; a fence may begin in a line of prose, and end one of the program or one with prose behind it.
+    """
     found: list[_Block] = []
     opening: re.Match[str] | None = None
     lines: list[str] = []
     for line in _lines(text):
         if opening is None:
-            opening, lines = _FENCE.fullmatch(line), []
-        elif _closes(line, opening["marks"]):
-            found.append(_block(opening, lines, closed=True))
+            opening, lines = _FENCE.fullmatch(line) or _LATE_FENCE.fullmatch(line), []
+            if opening and _language(opening) in _MARKDOWN:
+                opening = None
+            continue
+        before, marks, after = line.partition(opening["marks"])
+        mark = opening["marks"][0]
+        if marks and (not before.strip() or (mark not in before and not after.strip(f"{mark} \t"))):
+            found.append(_block(opening, [*lines, before], closed=True))
             opening = None
         else:
             lines.append(line)
@@ -99,26 +120,16 @@ def _blocks(text: str) -> list[_Block]:
     return [block for block in found if block.text]
 
 
-def _unwrapped(blocks: Iterable[_Block]) -> Iterator[_Block]:
-    """Give what stands in blocks of Markdown in their place: some models wrap all of a reply in one."""
-    for block in blocks:
-        if block.language in _MARKDOWN:
-            # The fence that closes the inner one has been taken for the outer's.
-            yield from (replace(inner, closed=inner.closed or block.closed) for inner in _blocks(block.text))
-        else:
-            yield block
-
-
-def _closes(line: str, marks: str) -> bool:
-    stripped = line.strip()
-    return stripped.startswith(marks) and not stripped.strip(marks[0])
-
-
 def _block(opening: re.Match[str], lines: list[str], *, closed: bool) -> _Block:
-    code = "\n".join(lines).strip("\n").lstrip(_UNSEEN)
+    code = "\n".join(lines).rstrip().lstrip("\n").lstrip(_UNSEEN)
     if code.startswith((" ", "\t")):  # of a list; else it would empty blank lines of a string
-        code = textwrap.dedent(code).strip("\n")
-    return _Block(opening["language"].lower(), f"{code}\n" if code.strip() else "", closed)
+        code = textwrap.dedent(code)
+    return _Block(_language(opening), f"{code}\n" if code.strip() else "", closed)
+
+
+def _language(opening: re.Match[str]) -> str:
+    found = _LANGUAGE.match(opening["info"])
+    return found[1].lower() if found else ""
 
 
 def _bare(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import email.utils
+import logging
 import math
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -25,10 +27,14 @@ from tasks.excerpt import excerpt
 if TYPE_CHECKING:
     from tasks.deepseek.settings import DeepSeekSettings
 
-__all__ = ["gave_up", "malformed", "no_proxy", "overdue", "translate", "without_key"]
+__all__ = ["gave_up", "malformed", "no_authorities", "no_proxy", "overdue", "translate", "without_key"]
+
+logger = logging.getLogger(__name__)
 
 #: Of what an endpoint says so many characters are repeated.
 MAX_REASON_CHARS = 200
+#: Who asks for more patience, seconds, does not mean it.
+MAX_PAUSE = 10**7
 #: Local endpoints take any key, such as "none"; real ones are longer.
 MIN_KEY_CHARS = 12
 
@@ -59,6 +65,10 @@ def translate(exc: Exception, settings: DeepSeekSettings) -> ModelError:
     if isinstance(exc, openai.APIConnectionError):
         advice = "check STRATBOX_DEEPSEEK_BASE_URL, or try again later"
         return ModelUnavailable(f"{settings.base_url} cannot be reached, or hung up: {advice}")
+    if not isinstance(exc, httpx2.HTTPError | OSError):
+        # A mistake of a library, or of ours. Without its message, which may repeat the key.
+        frames = "".join(traceback.format_tb(exc.__traceback__))
+        logger.error("%s in a call of the model\n%s", type(exc).__name__, frames)
     return ModelUnavailable(f"the endpoint gave up within its reply ({type(exc).__name__}): try again later")
 
 
@@ -77,6 +87,12 @@ def no_proxy() -> ModelUnavailable:
     """Return the error for a proxy that the HTTP client does not take; its address may hold a password."""
     advice = "give http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or the endpoint in NO_PROXY"
     return ModelUnavailable(f"a proxy that the environment names cannot be used: {advice}")
+
+
+def no_authorities() -> ModelUnavailable:
+    """Return the error for certificates that cannot be read."""
+    advice = "set SSL_CERT_FILE and SSL_CERT_DIR to files that are there, or to nothing"
+    return ModelUnavailable(f"the certificates of authorities cannot be read: {advice}")
 
 
 def overdue(settings: DeepSeekSettings, refusal: httpx2.Response | None = None) -> ModelError:
@@ -122,4 +138,4 @@ def _retry_after(headers: Any) -> float | None:
             seconds = math.nan if date is None else email.utils.mktime_tz(date) - time.time()
         except (ValueError, OverflowError):  # a year that no calendar has
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return max(0.0, seconds) if seconds < MAX_PAUSE else None  # no NaN, either

@@ -24,6 +24,8 @@ class DeepSeekSettings(BaseSettings):
         populate_by_name=True,
         frozen=True,
         extra="ignore",
+        # As compose files set what is not set; the key's other name is read then.
+        env_ignore_empty=True,
         hide_input_in_errors=True,
     )
 
@@ -65,7 +67,7 @@ class DeepSeekSettings(BaseSettings):
         if not named or not (parts.port is None or 0 < parts.port <= MAX_PORT):
             msg = "not an address like https://api.deepseek.com"
             raise ValueError(msg)
-        if parts.userinfo or parts.query:
+        if any(mark in url for mark in "@?#;"):
             msg = "holds a login or a query: addresses get into logs, so give the key as STRATBOX_DEEPSEEK_API_KEY"
             raise ValueError(msg)
         return url

@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 
     from tasks.errors import MalformedReply
 
-__all__ = ["IDENTITY", "Counted", "Piece", "pieces", "shorten_refusal"]
+__all__ = ["Counted", "Piece", "pieces", "tame", "undress"]
 
-#: A header that asks for bytes as they are: a few compressed ones may stand for gigabytes.
-IDENTITY = {"Accept-Encoding": "identity"}
+#: What a request is made of. The SDK adds what describes this machine, and what the environment says of OpenAI.
+SENT = {
+    *("accept", "connection", "content-length", "content-type", "host", "user-agent"),
+    "x-stainless-raw-response",  # by which the SDK knows later that the response is ours to read
+}
 #: Of one reply, or of one event of it: a program may have 256 KiB, and models think aloud.
 MAX_EVENT_BYTES = 4 * 2**20
 #: Of all events: one for a token, some 300 bytes each.
 MAX_EVENTS, MAX_STREAM_BYTES = 2**18, 64 * 2**20
 #: Of a refusal: it is a line or two.
 MAX_REFUSAL_BYTES = 64 * 2**10
+#: Of a call: more is no count.
+MAX_TOKENS = 10**9
 
 
 class _Part(BaseModel):
@@ -34,16 +39,16 @@ class _Part(BaseModel):
 
 
 class _Choice(BaseModel):
-    message: _Part = _Part()  # of a reply in one piece
-    delta: _Part = _Part()  # of a piece of a reply
+    message: _Part | None = None  # of a reply in one piece
+    delta: _Part | None = None  # of a piece of a reply
     finish_reason: str | None = None
 
 
 class Counted(BaseModel):
     """Tokens as the endpoint counted them; no call has none."""
 
-    prompt_tokens: int = Field(ge=1)
-    completion_tokens: int = Field(ge=1)
+    prompt_tokens: int = Field(ge=1, le=MAX_TOKENS)
+    completion_tokens: int = Field(ge=1, le=MAX_TOKENS)
 
 
 class Piece(BaseModel):
@@ -59,7 +64,7 @@ class Piece(BaseModel):
     @classmethod
     def _first(cls, choices: Any) -> Any:
         # One was asked for. To look at many more would take seconds, in which nothing else is done.
-        return choices[:1] if isinstance(choices, list) else choices
+        return choices[:1] if isinstance(choices, list) else choices or []
 
     @field_validator("usage", mode="wrap")
     @classmethod
@@ -86,10 +91,23 @@ async def pieces(response: httpx2.Response) -> AsyncIterator[Piece]:
         yield _piece(event)
 
 
-async def shorten_refusal(response: httpx2.Response) -> None:
-    """Cut off what comes with a status that is an error: the SDK reads, and unpacks, all there is. A hook of httpx."""
+async def undress(request: httpx2.Request, key: str) -> None:
+    """Leave of a request's headers what the endpoint needs, for the hook of httpx2.
+
+    Bytes are asked for as they are: a few compressed ones may stand for gigabytes.
+    """
+    request.headers = httpx2.Headers({name: value for name, value in request.headers.items() if name in SENT})
+    request.headers |= {"Accept-Encoding": "identity", "Authorization": f"Bearer {key}"}
+
+
+async def tame(response: httpx2.Response) -> None:
+    """Cut off what comes with a status that is an error, for the hook of httpx2.
+
+    The SDK reads, unpacks and decodes all there is, and does as its headers say.
+    """
     if not response.is_success:
-        response.headers.pop("content-encoding", None)
+        kept = {name: value for name, value in response.headers.items() if name == "retry-after"}
+        response.headers = httpx2.Headers(kept | {"Content-Type": "application/json"})
         response.stream = _Head(response.stream)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from local import private_redis
+from local import private_redis, private_worker
 from scripted_model import Reply, ScriptedModel, scripted_model
 
 from tasks import DatasetRef, ExecutionStatus, Settings, StrategyClient
@@ -23,6 +23,7 @@ from tasks.deepseek import Attempt, DeepSeekAgent, DeepSeekSettings, Ended, Outc
 from tasks.deepseek.completion import estimate_tokens
 from tasks.deepseek.trial import LEAST_REPLY_TOKENS
 from tasks.errors import BrokerUnavailable, InvalidRequest, OutOfCredit, UnknownDataset
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -407,7 +408,6 @@ def test_deepseek_s_strategy_is_kept_when_cancelled_before_there_is_room(redis_u
 def test_deepseek_is_told_the_outline_of_a_data_set(solve: Solve, client: StrategyClient) -> None:
     """And of the parameters in it; one that is gone is told before the model is asked."""
     ref = client.datasets.put(MARKET)
-    assert client.datasets.get(ref) == MARKET
     outcome, model = solve(says(RSI), data=ref, params={"fast": 5})
     assert outcome.success
     told = model.conversation(0)[1]["content"]
@@ -415,6 +415,8 @@ def test_deepseek_is_told_the_outline_of_a_data_set(solve: Solve, client: Strate
     assert 'data["params"]["fast"]: 5' in told
     with pytest.raises(UnknownDataset):
         solve(Reply(status=500, body=b""), data=DatasetRef("ab" * 32, 10))
+    with pytest.raises(InvalidRequest, match="must be an object"):
+        solve(Reply(status=500, body=b""), data=client.datasets.put([1, 2]), params={"fast": 5})
 
 
 def test_deepseek_ends_with_what_somebody_cancels(agent: Callable[..., DeepSeekAgent], client: StrategyClient) -> None:
@@ -640,6 +642,69 @@ def test_deepseek_interrupted_leaves_nothing_running(
     assert b"Traceback" not in told
     assert (tmp_path / "s.py").read_text() == LOOPS
     assert client.submission(started[0].decode()).result(20).status is ExecutionStatus.CANCELLED
+
+
+def test_deepseek_ended_beside_a_silent_redis_keeps_the_strategy(tmp_path: Path) -> None:
+    """Soon, before whoever ends it loses patience: nobody waits for what Redis holds up."""
+    with (
+        private_redis() as url,
+        redis.Redis.from_url(url) as store,
+        private_worker(url),
+        scripted_model(says(LOOPS)) as model,
+    ):
+        server = int(store.info("server")["process_id"])
+        command = [STRATBOX, "generate", PROMPT, "--out", str(tmp_path / "s.py")]
+        with subprocess.Popen(command, env=_environment(url, model), stderr=subprocess.PIPE) as process:
+            until(lambda: store.zcard("stratbox:celery:started"))
+            os.kill(server, signal.SIGSTOP)
+            try:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)
+            finally:
+                os.kill(server, signal.SIGCONT)
+    assert process.returncode == 130
+    assert (tmp_path / "s.py").read_text() == LOOPS
+
+
+@pytest.mark.parametrize(
+    ("closing", "told"), [(">&-", "standard output is closed"), ("- <&-", "standard input is closed")]
+)
+def test_deepseek_is_not_paid_where_a_stream_is_closed(redis_url: str, closing: str, told: str) -> None:
+    """For what nobody can get, or has not asked for."""
+    with scripted_model(says(ANSWERS)) as model:
+        prompt = PROMPT if closing.startswith(">") else ""
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"{STRATBOX}" generate {f"{chr(39)}{prompt}{chr(39)}" if prompt else ""} {closing}'],
+            env=_environment(redis_url, model),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert model.requests == []
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert told in done.stderr
+
+
+def test_deepseek_s_strategy_is_utf_8_whatever_the_terminal_takes(redis_url: str) -> None:
+    """It was paid for."""
+    code = "# “ö”\n" + ANSWERS
+    with scripted_model(says(code)) as model:
+        env = _environment(redis_url, model) | {"PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([STRATBOX, "generate", PROMPT], env=env, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.decode()) == (0, code)
+
+
+def test_deepseek_s_headline_may_be_as_deep_as_it_likes(generate: Callable[..., Any]) -> None:
+    """What only decorates a success does not end it."""
+    deep = "n = 970\nprint('{\"headline\": ' + '[' * n + ']' * n + '}')\n"
+    outcomes = {
+        json.loads(
+            generate(PROMPT, "--json", "--attempts", "1", script=[says(deep.replace("970", str(depth)))]).stdout
+        )["ended"]
+        for depth in (900, 960, 970, 975, 980)
+    }
+    assert outcomes <= {"solved", "attempts"}
 
 
 def test_deepseek_without_its_package_is_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from jsonschema import Draft202012Validator
+from local import private_redis
 from mcp import Client, StdioServerParameters, stdio_client
 
 from tasks import ExecutionLimits, ExecutionStatus, Settings, StrategyClient
@@ -322,7 +324,73 @@ def test_a_host_that_goes_away_ends_server_and_strategy(redis_url: str, client: 
     assert client.submission(submission_id).result(20).status is ExecutionStatus.CANCELLED
     answers = {answer["id"]: answer for answer in map(json.loads, written.splitlines())}
     assert answers[3]["result"]["structuredContent"]["clean"] is True
-    assert logged == ""
+    assert answers[None]["error"]["code"] == -32700
+    assert "secret_alpha" not in logged
+    assert logged.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "code"),
+    [
+        ('{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"x": "\\ud83d"}}', 7, -32700),
+        ('{"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": ' + "[" * 300 + "]" * 300 + "}", "a", -32700),
+        ('{"jsonrpc": "2.0", "method": "tools/call", "params": {"x": ' + "9" * 5000 + '}, "id": 7}', 7, -32700),
+        ('{"jsonrpc": "2.0", "id": 7}', 7, -32600),
+        ("[]", None, -32600),
+        ("not JSON", None, -32700),
+        ("", None, -32700),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_read_is_answered(line: str, number: object, code: int) -> None:
+    """Its host would wait for its own timeout."""
+    with bare(NO_REDIS) as server:
+        assert server.stdin
+        assert server.stdout
+        assert "serverInfo" in server.stdout.readline()
+        server.stdin.write(f"{line}\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        assert (answer["id"], answer["error"]["code"]) == (number, code)
+        server.stdin.close()
+        assert server.wait(15) == 0
+
+
+def test_a_redis_that_hangs_does_not_keep_others_waiting() -> None:
+    """`validate` needs none, however many calls do."""
+    with private_redis() as url, redis.Redis.from_url(url) as store, bare(url) as server:
+        assert server.stdin
+        assert server.stdout
+        hung = int(store.info("server")["process_id"])
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            for call_number in range(2, 22):
+                server.stdin.write(message("tools/call", call_number, name="submit", arguments={"code": "1"}))
+            server.stdin.write(message("tools/call", 99, name="validate", arguments={"code": "1"}))
+            server.stdin.flush()
+            began = time.monotonic()
+            answers = [json.loads(server.stdout.readline())["id"] for _ in range(2)]
+            assert answers == [1, 99]
+            assert time.monotonic() - began < 15
+        finally:
+            os.kill(hung, signal.SIGCONT)
+
+
+async def test_what_a_key_makes_is_out_of_reach(redis_url: str, client: StrategyClient) -> None:
+    """Whoever guesses another's key could compute its id."""
+    theirs = client.submit("print('secret_alpha')", user_id="bob", key="2026-11-24/7")
+    assert theirs.result(30).success
+    async with host(redis_url) as agent:
+        for tool in ("result", "cancel"):
+            assert "submission_id" in await refusal(agent, tool, submission_id=theirs.id)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_without_a_host_it_says_so(closed: str) -> None:
+    """In one line."""
+    command = f'"{sys.executable}" -m worker.cli mcp --user alice {closed}'
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "a host that speaks MCP has to start this" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

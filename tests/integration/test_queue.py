@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis.asyncio
 from celery import Celery
 from local import private_redis, private_worker, stop
 from redis.asyncio.client import PubSub
@@ -58,16 +59,19 @@ async def test_awaiting_submissions(client: StrategyClient) -> None:
     assert [result.output for result in results] == [f"{number}\n" for number in range(6)]
 
 
-@pytest.mark.parametrize("waiting", ["one", "many"])
+@pytest.mark.parametrize(
+    ("waiting", "kind", "method"),
+    [("one", PubSub, "subscribe"), ("many", PubSub, "subscribe"), ("reach", redis.asyncio.Redis, "ping")],
+)
 async def test_a_cancel_that_nobody_told_ends_a_wait(
-    client: StrategyClient, monkeypatch: pytest.MonkeyPatch, waiting: str
+    client: StrategyClient, monkeypatch: pytest.MonkeyPatch, waiting: str, kind: type, method: str
 ) -> None:
     """As `asyncio.wait_for` of Python 3.11 drops it, where it comes in the moment in which something was sent."""
-    subscribe = PubSub.subscribe
+    told = getattr(kind, method)
     dropped: list[asyncio.Task[Any] | None] = []
 
-    async def dropping(pubsub: PubSub, *channels: str) -> None:
-        await subscribe(pubsub, *channels)
+    async def dropping(*arguments: Any) -> None:
+        await told(*arguments)
         current = asyncio.current_task()
         assert current
         dropped.append(current)
@@ -75,11 +79,13 @@ async def test_a_cancel_that_nobody_told_ends_a_wait(
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(PubSub, "subscribe", dropping)
+    monkeypatch.setattr(kind, method, dropping)
     submission = await client.submit_async("import time\ntime.sleep(20)")
 
     async def wait() -> None:
-        if waiting == "one":
+        if waiting == "reach":
+            await client.reach()
+        elif waiting == "one":
             await submission
         else:
             async with client.watch_async() as watch:

@@ -214,7 +214,7 @@ def test_timeouts(refused: Callable[..., str], good: Path, command: str, timeout
         (("submit", "{good}", "--dataset", "x", "--data", "{good}"), "give either --data or --dataset"),
         (("submit", "{good}", "--params", "fast=5"), "--params: not JSON (Expecting value: line 1 column 1 (char 0))"),
         (("submit", "{good}", "--params", '{{"fast": NaN}}'), "--params: not JSON (NaN is not JSON; use null)"),
-        (("run", "{good}", "--params", "[5]"), "params: Input should be a valid dictionary"),
+        (("run", "{good}", "--params", "[5]"), "--params: must be a JSON object"),
         (("run", "{good}", "--dataset", "x"), "No such option: --dataset"),
         (("sweep",), "Missing argument"),
         (("sweep", "{good}"), "Missing option '--grid'"),

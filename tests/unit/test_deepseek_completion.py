@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_model import CHARS_PER_TOKEN, Reply, scripted_model
 
-from tasks.deepseek import DeepSeekAgent, DeepSeekSettings, wire
+from tasks.deepseek import DeepSeekAgent, DeepSeekSettings, completion, wire
 from tasks.deepseek.completion import MAX_REPLY_CHARS, Model
 from tasks.errors import (
     ContentFiltered,
@@ -97,6 +97,7 @@ def test_tokens_that_nobody_counted_are_estimated(say: Callable[..., Any]) -> No
         b'{"prompt_tokens": 1, "completion_tokens": NaN}',
         b'{"prompt_tokens": 1, "completion_tokens": 0}',
         b'{"prompt_tokens": 0, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1, "completion_tokens": ' + b"9" * 4300 + b"}",
         b'{"prompt_tokens": null, "completion_tokens": "many"}',
     ],
 )
@@ -195,6 +196,8 @@ def test_http_errors(say: Callable[..., Any], status: int, kind: type[ModelError
         ({"Retry-After": "-1"}, 0.0, "in 0 s"),
         ({"Retry-After": "soon"}, None, "later"),
         ({"Retry-After": "inf"}, None, "later"),
+        ({"Retry-After": "nan"}, None, "later"),
+        ({"Retry-After": "1e308"}, None, "later"),
         ({"Retry-After": "Fri, 31 Dec 999999 23:59:59 GMT"}, None, "later"),
         ({}, None, "later"),
     ],
@@ -226,8 +229,8 @@ def test_what_may_pass_is_tried_again(say: Callable[..., Any], status: int) -> N
 
 @pytest.mark.parametrize("status", [400, 401, 402, 404, 422])
 def test_what_stays_wrong_is_not_tried_again(stream: bool, status: int) -> None:  # noqa: FBT001  # a fixture
-    """A wrong key is asked for once."""
-    with scripted_model(Reply(status=status, body=b"")) as model:
+    """A wrong key is asked for once, whatever the endpoint wants."""
+    with scripted_model(Reply(status=status, body=b"", headers={"x-should-retry": "true"})) as model:
         with pytest.raises(ModelError):
             asyncio.run(Model(settings(model.url, stream=stream, retries=5)).complete(CONVERSATION, max_tokens=500))
         assert len(model.requests) == 1
@@ -395,6 +398,53 @@ def test_an_error_in_the_middle_of_a_stream() -> None:
         asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
 
 
+END = b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"",
+        b"data: {broken\n\n",
+        b'data: {"choices": null, "usage": {"prompt_tokens": 2, "completion_tokens": 7}}\n\n',
+        b'data: {"choices": [{"delta": null, "finish_reason": null}]}\n\n',
+        b'data: {"choices": [{"message": 7}]}\n\n',
+        b"data: " + b"x" * (wire.MAX_EVENT_BYTES + 1),
+    ],
+)
+def test_what_has_come_to_its_end_counts(after: bytes) -> None:
+    """Whatever follows, the reply was paid for; the tokens are estimated where the count does not come."""
+    reply = Reply(body=END + after, content_type="text/event-stream", headers={"Content-Length": "99999999"})
+    with scripted_model(reply) as model:
+        said = asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+    assert (said.text, said.whole) == ("x", True)
+    assert said.usage.estimated == (b"usage" not in after)
+
+
+def test_a_line_that_stays_busy_after_the_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is waited for, but not for long."""
+    monkeypatch.setattr(completion, "COUNT_SECONDS", 0.3)
+    reply = Reply(body=END, content_type="text/event-stream", stays_seconds=30)
+    with scripted_model(reply) as model:
+        began = time.monotonic()
+        said = asyncio.run(Model(settings(model.url, timeout_seconds=60)).complete(CONVERSATION, max_tokens=500))
+        assert (said.text, said.usage.estimated) == ("x", True)
+        assert time.monotonic() - began < 15
+
+
+def test_null_stands_for_nothing(say: Callable[..., Any]) -> None:
+    """In place of what a reply in another form would have."""
+    body = b'{"choices": [{"message": {"content": "x"}, "delta": null, "finish_reason": "stop"}], "error": null}'
+    assert say(Reply(body=body))[0].text == "x"
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=hex", "text/plain; charset=idna", "x" * 1000, ""])
+def test_a_refusal_of_an_odd_kind(say: Callable[..., Any], kind: str) -> None:
+    """Is the refusal that it is."""
+    with pytest.raises(PromptRefused, match="400: no such model"):
+        say(Reply(status=400, body=error("no such model"), content_type=kind))
+
+
 def test_a_reply_that_breaks_off(say: Callable[..., Any]) -> None:
     """A connection that is closed before the reply says that it is finished."""
     with pytest.raises(MalformedReply, match="before it was finished"):
@@ -488,10 +538,14 @@ def test_accounts_at_openai_are_not_told_to_others(monkeypatch: pytest.MonkeyPat
     """What the SDK would read from the environment goes nowhere."""
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
         monkeypatch.setenv(name, "org-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: org-mine\nAuthorization: Bearer org-mine")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     with scripted_model(GOOD) as model:
         asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
-        assert "org-mine" not in repr(model.requests[0])
+        headers, _ = model.requests[0]
+    assert "org-mine" not in repr(headers)
+    assert headers.keys() == {*wire.SENT, "accept-encoding", "authorization"}
+    assert headers["authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
@@ -511,6 +565,10 @@ def test_accounts_at_openai_are_not_told_to_others(monkeypatch: pytest.MonkeyPat
         (f"http://{'ä' * 70}.com", "not an address"),
         ("https://\x00", "not an address"),
         ("https://x/\ud800", "not an address"),
+        ("https://x/v1?", "give the key as"),
+        ("https://x/v1#secret", "give the key as"),
+        ("https://@x/v1", "give the key as"),
+        ("https://x/v1;key=secret", "give the key as"),
         ("https://user:secret@api.deepseek.com", "give the key as"),
         ("https://api.deepseek.com?key=secret", "give the key as"),
     ],
@@ -539,6 +597,36 @@ def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch, proxy: str) -> No
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_authorities_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, and to try again is of no use."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    completion._authorities.cache_clear()
+    with pytest.raises(ModelUnavailable, match="SSL_CERT_FILE"):
+        asyncio.run(Model(settings("http://127.0.0.1:9/v1")).complete(CONVERSATION, max_tokens=500))
+
+
+def test_a_key_in_a_status_line_stays_there() -> None:
+    """Neither error nor cancel refers to it, though the SDK waits to try again."""
+
+    async def give_up(model: Model) -> BaseException:
+        asking = asyncio.ensure_future(model.complete(CONVERSATION, max_tokens=500))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        (ended,) = await asyncio.gather(asking, return_exceptions=True)
+        assert isinstance(ended, BaseException)
+        return ended
+
+    refusal = Reply(status=503, reason=KEY, headers={"Retry-After": "30"}, body=b"")
+    with scripted_model(refusal) as server:
+        patient = settings(server.url, retries=2, timeout_seconds=1)
+        with pytest.raises(ModelUnavailable, match="503") as caught:
+            asyncio.run(Model(patient).complete(CONVERSATION, max_tokens=500))
+        cancelled = asyncio.run(give_up(Model(patient)))
+    for ended in (caught.value, cancelled):
+        assert ended.__cause__ is ended.__context__ is None
+        assert KEY not in "".join(traceback.format_exception(ended))
+
+
 @pytest.mark.parametrize("key", ["sk a", "sk-ä", "sk\n", "sk-\x00"])
 def test_a_key_that_is_none_is_refused(key: str) -> None:
     """No HTTP library gets to complain about it, and to repeat it."""
@@ -548,7 +636,8 @@ def test_a_key_that_is_none_is_refused(key: str) -> None:
 
 
 def test_the_key_has_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours goes before DeepSeek's own."""
+    """Ours goes before DeepSeek's own, unless it is empty."""
+    monkeypatch.setenv("STRATBOX_DEEPSEEK_API_KEY", "")
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-theirs")
     assert DeepSeekSettings().api_key.get_secret_value() == "sk-theirs"
     monkeypatch.setenv("STRATBOX_DEEPSEEK_API_KEY", "sk-ours")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,12 @@ LONG = "import math\n" + "x = math.pi\n" * 40
         f"```tool_code\n{CODE}```",
         f"```markdown\nHere it is:\n{FENCED}\n```\n",
         f"````md\n{FENCED}\n````\n",
+        f"Here is the program: ```python\n{CODE}```\nHope this helps",
+        f"```python\n{CODE.strip()}```",
+        f"```python\n{CODE.strip()}```  \nHope this helps",
+        f"```python\n{CODE}``` That's it.",
+        f"```python\n{CODE}```<|end_of_sentence|>",
+        f"import this idea from the paper.\n\n{CODE}",
     ],
 )
 def test_code_is_found(reply: str) -> None:
@@ -58,11 +65,67 @@ def test_code_is_found(reply: str) -> None:
         f"We could use\n```python\nimport os\nprint(1)\n```\n</think>\n{FENCED}",
         f"<reasoning>\nfirst\n</reasoning>\n<thinking>\nimport os\n</thinking>\n{FENCED}",
         f"<THINK>\n{LONG}</THINK>\n{CODE}",
+        f"<think>\nhm\n</think> Here it is:\n{FENCED}",
+        f"<think>\nhm\n</think>{FENCED}",
+        f"<think>ok</think>Sure.\n{FENCED}",
+        f"{FENCED}\nThat is all. </think>",
+        f"{FENCED}\n</think>\n",
     ],
 )
 def test_what_was_thought_aloud_is_left_out(reply: str) -> None:
     """Drafts among the thoughts are not the answer, even where the opening tag is missing."""
     assert extract(reply).code == CODE
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "WINDOW = 14",
+        'NAMES: list[str] = ["rsi"]',
+        "'''What it does.'''",
+        '"""What it does."""',
+        "from math import (pi, e)",
+        "import numpy as np, pandas as pd  # both",
+        "@dataclass",
+        "class Strategy:",
+    ],
+)
+def test_a_program_without_fences_begins_with_its_first_line(first: str) -> None:
+    """Constants and docstrings before the imports are part of it; prose is not."""
+    prose = "RSI = relative strength index, as from Wilder; class dismissed.\n\n"
+    assert extract(f"{prose}{first}\n{CODE}").code == f"{first}\n{CODE}"
+
+
+def test_what_broke_off_is_not_replaced_by_a_snippet() -> None:
+    """Though that prints, and is whole."""
+    snippet = "Output:\n```python\nprint(json.dumps(result))\n```\nAll of it:\n"
+    with pytest.raises(NoCode, match="broke off within"):
+        extract(f"{snippet}```python\nimport json\n{LONG}", whole=False)
+    assert extract(f"{FENCED}\n```json\n{{", whole=False).code == CODE
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```" + " " * 10**6 + "`",
+        "```" + "a" * 10**6 + "`",
+        "~" * 10**6 + "`",
+        "```python\n" + "``" * 500_000,
+        "</think>\n" * 100_000,
+        "</think>" + " " * 10**6 + "x",
+        " " * 10**6 + "`",
+        "<think>" * 100_000,
+        "import a" + ", a" * 300_000 + "!",
+        "```markdown\n" * 100_000,
+        "```python\n```\n" * 70_000,
+    ],
+)
+def test_no_reply_keeps_the_extraction_busy(reply: str) -> None:
+    """A megabyte takes no longer than a megabyte should: whoever waits for it is the event loop."""
+    began = time.thread_time()
+    with contextlib.suppress(NoCode):
+        extract(reply)
+    assert time.thread_time() - began < 2  # 0.3 s; what is quadratic takes minutes
 
 
 def test_blank_lines_of_a_string_stay_as_they_are() -> None:

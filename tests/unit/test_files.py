@@ -74,6 +74,21 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "pipe")
     with pytest.raises(InvalidRequest, match=f"^{path}: a named pipe; give a file$"):
         files.read(path)
+    with pytest.raises(InvalidRequest, match=f"^{path}: a named pipe; give a file$"):
+        files.check_writable(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    """Editors put one first."""
+    (path := tmp_path / "data.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert files.read_json(path) == {}
+
+
+def test_params_are_an_object() -> None:
+    """In JSON's terms."""
+    assert files.parse_object("{}", "--params") == {}
+    with pytest.raises(InvalidRequest, match=r"^--params: must be a JSON object$"):
+        files.parse_object("[]", "--params")
 
 
 def test_a_pipe_of_the_shell_is_read() -> None:
@@ -82,6 +97,7 @@ def test_a_pipe_of_the_shell_is_read() -> None:
     os.write(other, b"print(1)")
     os.close(other)
     assert files.read(Path(f"/dev/fd/{end}")) == "print(1)"
+    files.check_writable(Path(f"/dev/fd/{end}"))
     os.close(end)
 
 

@@ -265,6 +265,8 @@ def test_an_error_is_one_line(text: str) -> None:
     ("arguments", "says"),
     [
         ("", "not JSON"),
+        (None, "not JSON"),
+        ({"code": "1"}, "not JSON"),
         ("{'code': '1'}", "not JSON"),
         ('{"code": "1"', "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -283,7 +285,7 @@ def test_an_error_is_one_line(text: str) -> None:
         ('{"code": "1"}', "Redis does not answer"),
     ],
 )
-async def test_what_a_model_gets_wrong_it_is_told(arguments: str, says: str) -> None:
+async def test_what_a_model_gets_wrong_it_is_told(arguments: Any, says: str) -> None:
     """As a line, never as an exception; so it is of a Redis that is away."""
     with StrategyClient(NO_REDIS) as client:
         told = await call_run_strategy(client, arguments, user_id="alice")
