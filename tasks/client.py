@@ -20,8 +20,9 @@ from tasks.errors import Backpressure, BrokerUnavailable, InvalidRequest, Unknow
 from tasks.models import ExecutionRequest, ExecutionResult
 from tasks.results import ResultStore
 from tasks.settings import Settings
-from tasks.submission import Submission, cancellation, in_any_case, submit_unless_left
+from tasks.submission import Submission, cancellation, submit_unless_left
 from tasks.sweep import Flight, sweep, sweep_async
+from tasks.threads import in_any_case
 from tasks.tracing import submission_headers
 
 if TYPE_CHECKING:

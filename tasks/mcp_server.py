@@ -28,7 +28,8 @@ from tasks.client import StrategyClient
 from tasks.errors import InvalidRequest, ResultTimeout, StratboxError
 from tasks.excerpt import excerpt
 from tasks.models import ExecutionLimits, ExecutionRequest, ExecutionStatus, Violation, one_line
-from tasks.submission import LEAVING_SECONDS, SubmissionState, in_own_thread, submitted
+from tasks.submission import SubmissionState, submitted
+from tasks.threads import LEAVING_SECONDS, in_own_thread
 from tasks.tool import (
     WORD_CHARACTERS,
     Answer,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
-import functools
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,28 +14,15 @@ from pydantic import ValidationError
 from tasks.errors import ExecutionLost, ResultTimeout, StratboxError, UnreadableResult
 from tasks.ledger import QUEUED
 from tasks.models import ErrorDetail, ExecutionResult, ExecutionStatus, one_line
+from tasks.threads import LEAVING_SECONDS, in_any_case, in_own_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncIterator, Generator
 
     from tasks.client import StrategyClient
     from tasks.models import ExecutionRequest
 
-__all__ = [
-    "LEAVING_SECONDS",
-    "Submission",
-    "SubmissionState",
-    "cancellation",
-    "in_any_case",
-    "in_own_thread",
-    "result_of",
-    "submit_unless_left",
-    "submitted",
-]
-
-
-#: How long whoever leaves waits for what is to be done in any case, seconds.
-LEAVING_SECONDS = 5.0
+__all__ = ["Submission", "SubmissionState", "cancellation", "result_of", "submit_unless_left", "submitted"]
 
 
 class SubmissionState(StrEnum):
@@ -166,51 +150,6 @@ def submit_unless_left(
     client.submit_as(submission, request, **options)
     if left.is_set():
         client.abandon([submission])
-
-
-async def in_any_case(function: Callable[..., object], *arguments: object) -> None:
-    """Run a function in a thread and wait for it, though this task may be cancelled again and again, as anyio does.
-
-    What a silent Redis holds up is waited for some seconds; then it goes on in its thread.
-    """
-    loop = asyncio.get_running_loop()
-    running, deadline = in_own_thread(function, *arguments), loop.time() + LEAVING_SECONDS
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done() and (seconds := deadline - loop.time()) > 0:
-        try:
-            await asyncio.wait([running], timeout=seconds)
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled:
-        raise cancelled
-    if running.done():
-        running.result()
-
-
-def in_own_thread(function: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
-    """Run a function in a thread that nobody waits for at his end, nor for others to become free.
-
-    The loop's executor has a few, for which `asyncio.run` and the interpreter wait: a minute where Redis is silent.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Any] = loop.create_future()
-    run = functools.partial(contextvars.copy_context().run, function, *arguments)
-
-    def end(settle: Callable[[Any], None], outcome: object) -> None:
-        if not ended.done():  # else nobody waits for it
-            settle(outcome)
-
-    def in_thread() -> None:
-        settle: Callable[[Any], None] = ended.set_result
-        try:
-            outcome: object = run()
-        except BaseException as exc:  # noqa: BLE001  # raised where it is waited for
-            settle, outcome = ended.set_exception, exc
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            loop.call_soon_threadsafe(end, settle, outcome)
-
-    threading.Thread(target=in_thread, daemon=True).start()
-    return ended
 
 
 def cancellation() -> ExecutionResult:

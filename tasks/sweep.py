@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.connection import redis_errors
 from tasks.errors import Backpressure, ExecutionLost, InvalidRequest, ResultTimeout
-from tasks.submission import Submission, in_any_case, result_of
+from tasks.submission import Submission, result_of
+from tasks.threads import in_any_case
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
