@@ -22,7 +22,9 @@ def ending_signals_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         for one in known:
             signal.signal(one, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # which asyncio takes as a cancel of its main task
 
     try:
         for one in known:

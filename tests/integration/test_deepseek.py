@@ -653,7 +653,7 @@ def test_deepseek_ended_beside_a_silent_redis_keeps_the_strategy(tmp_path: Path)
         scripted_model(says(LOOPS)) as model,
     ):
         server = int(store.info("server")["process_id"])
-        command = [STRATBOX, "generate", PROMPT, "--out", str(tmp_path / "s.py")]
+        command = [STRATBOX, "generate", PROMPT, "--timeout", "5", "--out", str(tmp_path / "s.py")]
         with subprocess.Popen(command, env=_environment(url, model), stderr=subprocess.PIPE) as process:
             until(lambda: store.zcard("stratbox:celery:started"))
             os.kill(server, signal.SIGSTOP)

@@ -283,9 +283,14 @@ def test_retried_and_lost_tasks_show_their_summary(
 ) -> None:
     """A task that waits for its next try, one revoked there, and one given up after its last show no more."""
 
+    def busy() -> set[str]:
+        # Twice: what begins to stand by looks like a strategy for a moment.
+        seen = busy_containers(docker_client, worker_process)
+        time.sleep(0.5)
+        return seen & busy_containers(docker_client, worker_process)
+
     def break_off(count: int) -> None:
-        until(lambda: len(busy_containers(docker_client, worker_process)) == count)
-        broken = busy_containers(docker_client, worker_process)
+        broken = until(lambda: len(found := busy()) == count and found)
         for container in broken:
             hang_up(docker_client, container)
         until(lambda: not broken & busy_containers(docker_client, worker_process))
