@@ -47,6 +47,9 @@ class Reply:
     #: The body again and again, until who asked hangs up, or a gigabyte has gone out.
     endless: bool = False
     content_type: str = "application/json"
+    #: A pause after each piece, seconds, and whether each names the end.
+    delay_each_seconds: float = 0.0
+    ends_each: bool = False
     #: So long the line is kept busy after the body, seconds.
     stays_seconds: float = 0.0
 
@@ -129,7 +132,9 @@ def _stream(handler: BaseHTTPRequestHandler, reply: Reply, asked: dict[str, Any]
     for name, text in (("reasoning_content", reply.reasoning), ("content", reply.text)):
         size = max(PIECE_CHARS, len(text) // 100)
         for start in range(0, len(text), size):
-            _event(handler, _chunk(asked, {"delta": {name: text[start : start + size]}, "finish_reason": None}))
+            end = reply.finish_reason if reply.ends_each else None
+            _event(handler, _chunk(asked, {"delta": {name: text[start : start + size]}, "finish_reason": end}))
+            time.sleep(reply.delay_each_seconds)
     if reply.finish_reason is not None:
         _event(handler, _chunk(asked, {"delta": {}, "finish_reason": reply.finish_reason}))
         if reply.usage:

@@ -321,6 +321,8 @@ async def _serve(tools: StrategyTools) -> None:
 async def _readable(lines: AsyncIterable[str], answers: asyncio.Future[Any]) -> AsyncIterator[str]:
     """Yield the lines that are messages. The SDK drops others in silence, and their host would wait for its timeout."""
     async for line in lines:
+        if not line.strip():
+            continue
         try:
             types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValidationError as exc:
@@ -328,20 +330,26 @@ async def _readable(lines: AsyncIterable[str], answers: asyncio.Future[Any]) -> 
             kind = exc.errors(include_url=False, include_input=False)[0]["type"]
             code = types.PARSE_ERROR if kind == "json_invalid" else types.INVALID_REQUEST
             error = types.ErrorData(code=code, message=f"no message that can be read: {one_line(exc)}")
-            refusal = types.JSONRPCError(jsonrpc="2.0", id=_number_of(line), error=error)
-            await (await answers).send(SessionMessage(refusal))
+            number, asks = _asked(line)
+            if asks:
+                refusal = types.JSONRPCError(jsonrpc="2.0", id=number, error=error)
+                await (await answers).send(SessionMessage(refusal))
         else:
             yield line
 
 
-def _number_of(line: str) -> int | str | None:
-    """Return the id of a message that cannot be read, if Python's own parser, which takes more, finds one."""
+def _asked(line: str) -> tuple[int | str | None, bool]:
+    """Return the id of a message that cannot be read, as far as Python's own parser finds one, and whether it asks."""
     try:
-        message = json.loads(line, parse_int=lambda digits: int(digits[:MAX_DIGITS]))
+        message = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else None)
     except (ValueError, RecursionError):
-        return None
-    number = message.get("id") if isinstance(message, dict) else None
-    return number if isinstance(number, int | str) else None
+        return None, True
+    if not isinstance(message, dict):
+        return None, True
+    number = message.get("id")
+    sound = type(number) is int or (isinstance(number, str) and number.isprintable())  # half an emoji is not
+    # What answers us is answered by nothing: to its host that would be the answer to a question of its own.
+    return number if sound else None, not {"result", "error"} & message.keys()
 
 
 async def _end(tools: StrategyTools, number: signal.Signals) -> None:

@@ -31,10 +31,11 @@ async def in_any_case(function: Callable[..., object], *arguments: object) -> No
             await asyncio.wait([running], timeout=seconds)
         except asyncio.CancelledError as exc:
             cancelled = exc
+    if running.done() and not cancelled:
+        running.result()
+    running.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
     if cancelled:
         raise cancelled
-    if running.done():
-        running.result()
 
 
 def in_own_thread(function: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:

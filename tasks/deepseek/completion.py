@@ -63,6 +63,8 @@ class _Collected:
         self.finish_reason: str | None = None
         self.usage: Counted | None = None
         self.choices = 0
+        #: Some endpoints name an end with every piece.
+        self._named_too_early = False
 
     def take(self, piece: Piece) -> None:
         """Take in a reply, or a piece of one."""
@@ -70,13 +72,20 @@ class _Collected:
         self.usage = piece.usage or self.usage
         for choice in piece.choices:
             self.choices += 1
-            self.finish_reason = choice.finish_reason or self.finish_reason
+            before = self.characters
             for part in filter(None, (choice.message, choice.delta)):
                 self.pieces.append(part.content or "")
                 # Thoughts are no part of the answer, but they take time and tokens.
                 thoughts = part.reasoning_content or ""
                 self.characters += len(self.pieces[-1]) + len(thoughts)
                 self.bytes += _size(self.pieces[-1]) + _size(thoughts)
+            self._named_too_early |= self.finish_reason is not None and self.characters > before
+            self.finish_reason = choice.finish_reason or self.finish_reason
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is an answer that has come to its end, for all that is known."""
+        return self.finish_reason is not None and not self._named_too_early and any(self.pieces)
 
     @property
     def full(self) -> bool:
@@ -89,7 +98,7 @@ class _Collected:
         Raises:
             ModelError: it has not, or to one that is of no use.
         """
-        if self.error:
+        if self.error and not self.ended:
             raise failures.gave_up(self.error, self._settings)
         if not self.choices:
             msg = "the model's reply is empty (no choices): try again; should it stay so, check STRATBOX_DEEPSEEK_MODEL"
@@ -147,6 +156,7 @@ class Model:
         try:
             # Endpoints under load send blank lines, so that no time limit of the HTTP client's ever strikes.
             async with asyncio.timeout(settings.timeout_seconds) as clock:
+                limit = clock.when()
                 async with contextlib.aclosing(call.pieces(conversation, max_tokens)) as pieces:
                     async for piece in pieces:
                         collected.take(piece)
@@ -154,8 +164,8 @@ class Model:
                             observe(collected.characters)
                         if collected.full or collected.error:
                             break
-                        if collected.finish_reason and (when := clock.when()):
-                            clock.reschedule(min(when, asyncio.get_running_loop().time() + COUNT_SECONDS))
+                        soon = asyncio.get_running_loop().time() + COUNT_SECONDS
+                        clock.reschedule(min(limit, soon) if collected.ended and limit else limit)
         except ModelError as exc:
             failure = exc
         except TimeoutError:
@@ -163,7 +173,7 @@ class Model:
                 raise  # the observer's own
             failure = failures.overdue(settings, call.refusal)
         # What has come to its end was paid for, whatever follows, or does not.
-        if failure and not collected.finish_reason:
+        if failure and not collected.ended:
             raise failure
         return collected.reply(estimate_tokens(conversation))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.errors import NoCode
 
@@ -22,6 +22,7 @@ _THOUGHT_ANYWHERE = re.compile(rf"</{_TAG}>", re.IGNORECASE)
 _FENCE = re.compile(rf"[\s{_UNSEEN}]*+(?P<marks>`{{3,}}+|~{{3,}}+)(?P<info>[^`]*+)")
 #: One within a line of prose, where it says that it is Python.
 _LATE_FENCE = re.compile(r"[^`]++(?P<marks>`{3,}+)(?P<info>(?:python3?|py)[ \t]*+)")
+_WORD = re.compile(r"[ \t]*+\{?\.?[\w+-]++\}?[ \t]*+")
 _LANGUAGE = re.compile(r"[ \t]*+\{?\.?([\w+-]*)")
 _PYTHON = {"python", "python3", "py", "py3", "ipython", "ipython3", "tool_code"}
 #: Some models wrap all of a reply in one, with the program in another block within.
@@ -29,8 +30,9 @@ _MARKDOWN = {"markdown", "md"}
 #: How a program begins that stands there without a fence.
 _NAMES = r"[\w.]++(?: as \w++)?(?:, ?[\w.]++(?: as \w++)?)*+"
 _BEGINNING = re.compile(
-    rf"(?:import {_NAMES}|from [\w.]++ import (?:\(.*+|\*|{_NAMES}))[ \t]*+(?:#.*+)?$"
-    r"|def \w++\(|class \w++[(:]|@\w|#!|\"\"\"|'''|[A-Z][A-Z0-9_]*+(?:: ?[\w\[\], ]*?)? = [\d\"'\[({-]"
+    rf"(?:import {_NAMES}|from [\w.]++ import (?:\(.*+|\*|{_NAMES}))[ \t,]*+(?:[#;\\].*+)?$"
+    r"|def \w++\(|class \w++ ?[(:]|@[\w.]++(?:\(.*+)?$|#!|\"\"\"|'''(?!py)"
+    r"|[A-Z][A-Z0-9_]*+(?:: ?[\w\[\], ]*?)? = (?:-?[\d._e]++[ \t]*+(?:#.*+)?$|[\"'\[({])"
 )
 
 
@@ -94,30 +96,47 @@ def _answer(reply: str) -> str:
     return "" if aloud else reply
 
 
-def _blocks(text: str) -> list[_Block]:
+def _blocks(text: str, *, unwrap: bool = True) -> list[_Block]:
     """Return what stands between fences, as CommonMark has them and as models write them; empty ones are none.
 
-    At any indentation; a fence may begin in a line of prose, and end one of the program or one with prose behind it.
+    At any indentation. A fence may begin in a line of prose, where it says that it is Python. It may close with prose
+    behind it, or at the end of the last line of code, where nothing else closes it.
     """
     found: list[_Block] = []
     opening: re.Match[str] | None = None
     lines: list[str] = []
+    glued: list[str] | None = None
+    wrapped = False
     for line in _lines(text):
+        fence = _FENCE.fullmatch(line)
         if opening is None:
-            opening, lines = _FENCE.fullmatch(line) or _LATE_FENCE.fullmatch(line), []
-            if opening and _language(opening) in _MARKDOWN:
-                opening = None
-            continue
-        before, marks, after = line.partition(opening["marks"])
-        mark = opening["marks"][0]
-        if marks and (not before.strip() or (mark not in before and not after.strip(f"{mark} \t"))):
-            found.append(_block(opening, [*lines, before], closed=True))
+            if wrapped and fence and not fence["info"].strip():
+                wrapped = False  # of the wrapper, whose program had its own
+                continue
+            opening, lines, glued = fence or _LATE_FENCE.fullmatch(line), [], None
+        elif opening.re is _LATE_FENCE and fence and _language(fence) in _PYTHON:
+            opening, lines, glued = fence, [], None  # the other was only spoken of
+        elif _closes(line, opening["marks"]):
+            wrapper = unwrap and _language(opening) in _MARKDOWN
+            inner = _blocks("\n".join(lines), unwrap=False) if wrapper else []
+            wrapped = bool(inner) and not inner[-1].closed
+            found += [replace(one, closed=True) for one in inner] or [_block(opening, lines, closed=True)]
             opening = None
         else:
+            before, marks, after = line.partition(opening["marks"])
+            if glued is None and marks and opening["marks"][0] not in before and not after.strip(" \t`~"):
+                glued = [*lines, before]
             lines.append(line)
     if opening is not None:
-        found.append(_block(opening, lines, closed=False))
+        found.append(_block(opening, glued or lines, closed=glued is not None))
     return [block for block in found if block.text]
+
+
+def _closes(line: str, marks: str) -> bool:
+    before, found, after = line.partition(marks)
+    rest = after.lstrip(marks[0])
+    # One word is the language of another block.
+    return bool(found) and not before.strip() and (not rest.strip() or not (rest[0].isalnum() or _WORD.fullmatch(rest)))
 
 
 def _block(opening: re.Match[str], lines: list[str], *, closed: bool) -> _Block:

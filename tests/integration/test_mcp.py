@@ -336,9 +336,12 @@ def test_a_host_that_goes_away_ends_server_and_strategy(redis_url: str, client: 
         ('{"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": ' + "[" * 300 + "]" * 300 + "}", "a", -32700),
         ('{"jsonrpc": "2.0", "method": "tools/call", "params": {"x": ' + "9" * 5000 + '}, "id": 7}', 7, -32700),
         ('{"jsonrpc": "2.0", "id": 7}', 7, -32600),
+        ('{"jsonrpc": "2.0", "id": true, "x": 1}', None, -32600),
+        ('{"jsonrpc": "2.0", "id": "\\ud800", "method": "ping"}', None, -32700),
+        ('{"jsonrpc": "2.0", "id": ' + "7" * 30 + ', "x": 1}', None, -32600),
         ("[]", None, -32600),
         ("not JSON", None, -32700),
-        ("", None, -32700),
+        ('\n\n{"jsonrpc": "2.0", "id": 5, "result": {"a": "\\ud800"}}\n{"id": 6}', 6, -32600),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_read_is_answered(line: str, number: object, code: int) -> None:

@@ -421,6 +421,25 @@ def test_what_has_come_to_its_end_counts(after: bytes) -> None:
     assert said.usage.estimated == (b"usage" not in after)
 
 
+def test_an_error_after_the_end_costs_nothing() -> None:
+    """The reply has come."""
+    reply = Reply(body=END + b"data: " + error("no count today") + b"\n\n", content_type="text/event-stream")
+    with scripted_model(reply) as model:
+        assert asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500)).text == "x"
+
+
+def test_an_end_that_is_named_with_every_piece_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that comes with the thoughts: what follows is waited for, and missed where it does not come."""
+    monkeypatch.setattr(completion, "COUNT_SECONDS", 1.0)
+    with scripted_model(Reply("y" * 400, delay_each_seconds=0.2, ends_each=True)) as model:
+        said = asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+    assert (said.text, said.whole) == ("y" * 400, True)
+    thought = b'data: {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": "stop"}]}\n\n'
+    cut = Reply(body=thought + END + END, content_type="text/event-stream", headers={"Content-Length": "9999"})
+    with scripted_model(cut) as model, pytest.raises(ModelUnavailable):
+        asyncio.run(Model(settings(model.url)).complete(CONVERSATION, max_tokens=500))
+
+
 def test_a_line_that_stays_busy_after_the_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count is waited for, but not for long."""
     monkeypatch.setattr(completion, "COUNT_SECONDS", 0.3)

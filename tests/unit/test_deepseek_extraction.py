@@ -88,12 +88,39 @@ def test_what_was_thought_aloud_is_left_out(reply: str) -> None:
         "import numpy as np, pandas as pd  # both",
         "@dataclass",
         "class Strategy:",
+        "class Strategy :",
+        "import math; import statistics",
+        "from math import sqrt, \\\n    pi",
     ],
 )
 def test_a_program_without_fences_begins_with_its_first_line(first: str) -> None:
     """Constants and docstrings before the imports are part of it; prose is not."""
-    prose = "RSI = relative strength index, as from Wilder; class dismissed.\n\n"
+    prose = "RSI = relative strength index; class dismissed.\nA = 3 is chosen.\n@param x is it.\n\n"
     assert extract(f"{prose}{first}\n{CODE}").code == f"{first}\n{CODE}"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"```markdown\n# Plan\nBuy low.\n```\n\n{FENCED}\nThis prints the result.",
+        f"{FENCED}\n```markdown\n# Plan\n```\nThat was it.",
+        f"I will answer in one block, opened by ```python\n\n{FENCED}\nDone.",
+        f"```markdown\nHere:\n{FENCED}\n```\nHope this helps",
+    ],
+)
+def test_what_is_around_a_program_does_not_take_its_place(reply: str) -> None:
+    """Whatever fences are spoken of, or closed."""
+    assert extract(reply).code == CODE
+    assert extract(reply, whole=False).code == CODE
+
+
+@pytest.mark.parametrize(
+    "first",
+    ['"""Prints\n\nUsage: ```\n"""', "# a table between ```", 'TABLE = """\n```csv\na,b\n"""'],
+)
+def test_marks_in_a_program_do_not_cut_it(first: str) -> None:
+    """Where another fence closes it."""
+    assert extract(f"```python\n{first}\n{CODE}```").code == f"{first}\n{CODE}"
 
 
 def test_what_broke_off_is_not_replaced_by_a_snippet() -> None:
@@ -118,6 +145,7 @@ def test_what_broke_off_is_not_replaced_by_a_snippet() -> None:
         "import a" + ", a" * 300_000 + "!",
         "```markdown\n" * 100_000,
         "```python\n```\n" * 70_000,
+        "".join("`" * (3 + level) + "md\n" for level in reversed(range(1_000))) + "`" * 1_003,
     ],
 )
 def test_no_reply_keeps_the_extraction_busy(reply: str) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from worker.report.backtest import Side
@@ -45,8 +44,6 @@ NEAR_ONE = 0.1
 NOISE = 1e-12
 #: What rounding to two digits may hide; of larger figures a thousandth.
 TOLERANCE, RELATIVE_TOLERANCE = 0.005, 0.001
-#: What sums of floats differ by.
-NOISE = 1e-9
 FRACTIONS = ("total_return", "max_drawdown", "win_rate")
 #: Which of a strategy's `metrics` are compared.
 CLAIMED = (*FRACTIONS, "sharpe", "trades")
@@ -140,12 +137,7 @@ def contradicts(figure: float | None, claim: float) -> bool:
     """Whether a claim says something else, and not only with other digits; a count has none."""
     if figure is None:
         return False
-    tolerance = 0.0
-    if not isinstance(figure, int):
-        # Half a unit of the claim's last digit: 0.4 may be 0.36, and 0.004 not 0.
-        digits = Decimal(repr(claim)).as_tuple().exponent
-        rounded = 0.5 * 10.0**digits if isinstance(digits, int) else 0.0
-        tolerance = max(min(TOLERANCE, rounded), RELATIVE_TOLERANCE * abs(figure), NOISE)
+    tolerance = 0.0 if isinstance(figure, int) else max(TOLERANCE, RELATIVE_TOLERANCE * abs(figure))
     return not abs(figure - claim) <= tolerance
 
 
