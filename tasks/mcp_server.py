@@ -1,4 +1,4 @@
-"""Stratbox for hosts that speak the Model Context Protocol, on stdin and stdout. Needs `stratbox[mcp]`.
+"""Stratbox for hosts that speak the Model Context Protocol, over any transport. Needs `stratbox[mcp]`.
 
 The SDK's lower level: its upper one ignores arguments it does not know, answers wrong ones with several lines of
 pydantic's, and reads a string as JSON where it can.
@@ -7,24 +7,17 @@ pydantic's, and reads a string as JSON where it can.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
-import signal
-import sys
 import traceback
 from importlib.metadata import version
 from inspect import getdoc
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import anyio
 from mcp import types
 from mcp.server import Server
-from mcp.server.stdio import stdio_server
-from mcp.shared.message import SessionMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.client import StrategyClient
 from tasks.errors import InvalidRequest, ResultTimeout, StratboxError
 from tasks.excerpt import excerpt
 from tasks.models import ExecutionLimits, ExecutionRequest, ExecutionStatus, Violation, one_line
@@ -44,11 +37,11 @@ from tasks.tool import (
 from tasks.validator import ASTValidator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from tasks.settings import Settings
+    from tasks.client import StrategyClient
 
-__all__ = ["StrategyTools", "serve", "server"]
+__all__ = ["StrategyTools", "server"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +49,6 @@ INSTRUCTIONS = """\
 Runs trading strategies, Python programs, each in a sandbox of its own. run_strategy runs one and waits for its result.
 For several at once: submit each, then ask for each result. policy says which names a strategy may import."""
 MAX_WAIT_SECONDS = 60.0
-#: More have no number that a host gives its requests.
-MAX_DIGITS = 18
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 READS = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
 RUNS = types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -277,88 +267,3 @@ def server(tools: StrategyTools) -> Server:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-
-
-def serve(settings: Settings, user_id: str, limits: ExecutionLimits) -> None:
-    """Serve one host on stdin and stdout until it hangs up; Redis may come later.
-
-    Args:
-        settings: where Redis is, and the code policy.
-        user_id: whose strategies they are.
-        limits: of the workers.
-
-    Raises:
-        InvalidRequest: this is no name of a user, or there is no host.
-    """
-    if sys.stdin is None or sys.stdout is None:
-        msg = "standard input or output is closed: a host that speaks MCP has to start this"
-        raise InvalidRequest(msg)
-    with StrategyClient(settings) as client:
-        asyncio.run(_serve(StrategyTools(client, user_id, limits)))
-
-
-async def _serve(tools: StrategyTools) -> None:
-    loop = asyncio.get_running_loop()
-    ending: list[asyncio.Task[None]] = []
-
-    def end(number: signal.Signals) -> None:
-        ending.append(loop.create_task(_end(tools, number)))
-
-    for one in ENDING_SIGNALS:
-        if signal.getsignal(one) is not signal.SIG_IGN:  # as `nohup` has it
-            loop.add_signal_handler(one, end, one)
-    serving = server(tools)
-    answers: asyncio.Future[Any] = loop.create_future()
-    stdin = anyio.wrap_file(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"))
-    try:
-        async with stdio_server(stdin=cast("Any", _readable(stdin, answers))) as (incoming, outgoing):
-            answers.set_result(outgoing)
-            await serving.run(incoming, outgoing, serving.create_initialization_options())
-    except* OSError:
-        logger.info("the host reads no more")
-
-
-async def _readable(lines: AsyncIterable[str], answers: asyncio.Future[Any]) -> AsyncIterator[str]:
-    """Yield the lines that are messages. The SDK drops others in silence, and their host would wait for its timeout."""
-    async for line in lines:
-        if not line.strip():
-            continue
-        try:
-            types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-        except ValidationError as exc:
-            logger.warning("a line that is no message was refused")  # without it: it may hold code
-            kind = exc.errors(include_url=False, include_input=False)[0]["type"]
-            code = types.PARSE_ERROR if kind == "json_invalid" else types.INVALID_REQUEST
-            error = types.ErrorData(code=code, message=f"no message that can be read: {one_line(exc)}")
-            number, asks = _asked(line)
-            if asks:
-                refusal = types.JSONRPCError(jsonrpc="2.0", id=number, error=error)
-                await (await answers).send(SessionMessage(refusal))
-        else:
-            yield line
-
-
-def _asked(line: str) -> tuple[int | str | None, bool]:
-    """Return the id of a message that cannot be read, as far as Python's own parser finds one, and whether it asks."""
-    try:
-        message = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else None)
-    except (ValueError, RecursionError):
-        return None, True
-    if not isinstance(message, dict):
-        return None, True
-    number = message.get("id")
-    sound = type(number) is int or (isinstance(number, str) and number.isprintable())  # half an emoji is not
-    # What answers us is answered by nothing: to its host that would be the answer to a question of its own.
-    return number if sound else None, not {"result", "error"} & message.keys()
-
-
-async def _end(tools: StrategyTools, number: signal.Signals) -> None:
-    """Cancel what the host waits for, and end as this signal ends a process.
-
-    The SDK reads stdin in a thread that nothing interrupts: Python's own way out would wait for the next line.
-    """
-    try:
-        await tools.abandon()
-    finally:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)

@@ -211,7 +211,7 @@ def mcp(user: User) -> None:
     if importlib.util.find_spec("mcp") is None:
         msg = "mcp is not installed: pip install 'stratbox[mcp]'"
         raise InvalidRequest(msg)
-    from tasks.mcp_server import serve  # noqa: PLC0415  # only who serves hosts needs it
+    from tasks.mcp_stdio import serve  # noqa: PLC0415  # only who serves hosts needs it
 
     serve(Settings(), user, LimitSettings().limits)
 

@@ -74,18 +74,19 @@ class _Collected:
             self.choices += 1
             before = self.characters
             for part in filter(None, (choice.message, choice.delta)):
-                self.pieces.append(part.content or "")
+                if part.content:
+                    self.pieces.append(part.content)
                 # Thoughts are no part of the answer, but they take time and tokens.
-                thoughts = part.reasoning_content or ""
-                self.characters += len(self.pieces[-1]) + len(thoughts)
-                self.bytes += _size(self.pieces[-1]) + _size(thoughts)
+                for text in filter(None, (part.content, part.reasoning_content)):
+                    self.characters += len(text)
+                    self.bytes += _size(text)
             self._named_too_early |= self.finish_reason is not None and self.characters > before
             self.finish_reason = choice.finish_reason or self.finish_reason
 
     @property
     def ended(self) -> bool:
         """Whether there is an answer that has come to its end, for all that is known."""
-        return self.finish_reason is not None and not self._named_too_early and any(self.pieces)
+        return self.finish_reason is not None and not self._named_too_early and bool(self.pieces)
 
     @property
     def full(self) -> bool:

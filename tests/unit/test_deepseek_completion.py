@@ -351,6 +351,17 @@ def test_many_choices_cost_little(say: Callable[..., Any]) -> None:
     assert time.thread_time() - began < 1  # 0.2 s; as objects of the SDK 5
 
 
+def test_many_ends_of_nothing_cost_little() -> None:
+    """Each piece is looked at once, whatever it names."""
+    event = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+    reply = Reply(body=event * 50_000, content_type="text/event-stream")
+    with scripted_model(reply) as model:
+        began = time.thread_time()
+        said = asyncio.run(Model(settings(model.url, timeout_seconds=60)).complete(CONVERSATION, max_tokens=500))
+        assert time.thread_time() - began < 5  # 1 s; to look at all of them each time took minutes
+    assert said.text == ""
+
+
 def test_an_error_under_a_status_that_is_none(say: Callable[..., Any]) -> None:
     """What the endpoint says is told, as text or as it should be."""
     for told in ({"message": "overloaded"}, "overloaded"):
